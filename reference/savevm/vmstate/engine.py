@@ -1,0 +1,460 @@
+"""Loading and saving a described state, field by field.
+
+This is the plain form: it serves tracing, recording, vmdesc and every field
+kind.  :mod:`savevm.vmstate.compiled` loads and saves runs of fixed-size fields
+in one step and falls back to this module for everything else, so that results
+and errors are the same.  Source: QEMU ``migration/vmstate.c``,
+``vmstate_load_state`` and ``vmstate_save_state``.
+"""
+
+from errno import EINVAL, EIO, ENOENT, EPERM
+from typing import Any
+
+from savevm.constants import QEMU_VM_SUBSECTION
+from savevm.errors import LoadError, SaveError
+from savevm.qemufile import QEMUFileReader, QEMUFileWriter
+from savevm.recording import NodeKind, Role
+from savevm.vmstate.compiled import Run, load_run, pack_run, plan_for
+from savevm.vmstate.description import (
+    Opaque,
+    Vmdesc,
+    VMSFlags,
+    VMStateDescription,
+    VMStateField,
+)
+from savevm.vmstate.elements import (
+    element_count,
+    element_size,
+    exists,
+    is_array,
+    load_sequence,
+    target_of,
+)
+from savevm.vmstate.fieldtypes import get_pointer_marker, put_pointer_marker
+from savevm.vmstate.vmdesc import VmdescFields
+
+_SUBSECTION_HEADER = 2  # mark and length byte
+
+
+# -- loading -------------------------------------------------------------------------
+
+
+def vmstate_load_state(
+    f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaque, version_id: int
+) -> None:
+    """Load a state that was saved in version ``version_id`` of its description.
+
+    Raises:
+        LoadError: the version is not readable (EINVAL), a field or hook
+            refuses, or the stream ends.  ``opaque`` may be partly loaded.
+    """
+    trace = f.trace
+    if trace is not None:
+        trace("vmstate_load_state", vmsd.name, version_id)
+    if version_id > vmsd.version_id:
+        raise _version_error(f, vmsd, version_id, f"{vmsd.name}: incoming version_id")
+    if version_id < vmsd.minimum_version_id:
+        if vmsd.load_state_old is None or version_id < vmsd.minimum_version_id_old:
+            raise _version_error(f, vmsd, version_id, f"{vmsd.name}: incoming version_id")
+        check_result(f, vmsd.load_state_old(f, opaque, version_id), "load_state_old")
+        return
+    if vmsd.pre_load is not None:
+        check_hook(f, vmsd.pre_load(opaque), "pre_load")
+    if f.recorder is None and not f.trace_fields:
+        _load_planned(f, vmsd, opaque, version_id)
+    else:
+        for field in vmsd.fields:
+            load_field(f, vmsd, field, opaque, version_id)
+    _load_subsections(f, vmsd, opaque)
+    if vmsd.post_load is not None:
+        try:
+            check_result(f, vmsd.post_load(opaque, version_id), "post_load")
+        except LoadError as error:
+            # What a hook objects to is a value: the layout behind it is known.
+            f.complain(error)
+    if trace is not None:
+        trace("vmstate_load_state_end", vmsd.name, "end", 0)
+
+
+def _load_planned(
+    f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaque, version_id: int
+) -> None:
+    for step in plan_for(vmsd, version_id):
+        if isinstance(step, Run):
+            if not load_run(f, step, opaque):
+                for field in step.fields:
+                    load_field(f, vmsd, field, opaque, version_id)
+        else:
+            load_field(f, vmsd, step, opaque, version_id)
+
+
+def _version_error(
+    f: QEMUFileReader, vmsd: VMStateDescription, version_id: int, subject: str
+) -> LoadError:
+    old = version_id < vmsd.minimum_version_id
+    text, bound = ("old", vmsd.minimum_version_id) if old else ("new", vmsd.version_id)
+    return LoadError(
+        f"version {version_id} is too {text}, versions {vmsd.minimum_version_id} to "
+        f"{vmsd.version_id} are read",
+        offset=f.tell(),
+        expected=bound,
+        actual=version_id,
+        qemu=f"{subject} {version_id} is too {text} for local "
+        f"{'minimum ' if old else ''}version_id {bound}",
+    )
+
+
+def check_hook(f: QEMUFileReader, result: int | None, hook: str) -> None:
+    """Turn the refusal of a hook (any number but 0) into a LoadError."""
+    if result:
+        raise LoadError(
+            f"{hook} refused with {result}",
+            errno=abs(result),
+            offset=f.tell(),
+            expected=0,
+            actual=result,
+        )
+
+
+def check_result(f: QEMUFileReader, result: int | None, hook: str) -> None:
+    """The same for results whose positive values the seed takes for success."""
+    if result is not None and result > 0 and f.profile.positive_return_succeeds:
+        return
+    check_hook(f, result, hook)
+
+
+def load_field(
+    f: QEMUFileReader,
+    vmsd: VMStateDescription,
+    field: VMStateField,
+    opaque: Opaque,
+    version_id: int,
+) -> None:
+    """Load one field if this version has it."""
+    if f.trace_fields and f.trace is not None:
+        f.trace("vmstate_load_state_field", vmsd.name, field.name)
+    if not exists(field, opaque, version_id):
+        if field.flags & VMSFlags.MUST_EXIST:
+            f.complain(
+                LoadError(
+                    "input validation failed",
+                    errno=EPERM,
+                    offset=f.tell(),
+                    path=(field.name,),
+                    qemu=f"Input validation failed: {vmsd.name}/{field.name}",
+                )
+            )
+        return
+    recorder = f.recorder
+    if recorder is None:
+        _load_value(f, field, opaque)
+        return
+    recorder.enter(NodeKind.FIELD, field.name, f.tell(), field.type_name())
+    try:
+        _load_value(f, field, opaque)
+    finally:
+        recorder.leave(f.tell())
+
+
+def _load_value(f: QEMUFileReader, field: VMStateField, opaque: Opaque) -> None:
+    if is_array(field):
+        _load_array(f, field, opaque)
+        return
+    start = f.tell()
+    try:
+        value = _load_element(f, field, opaque, target_of(field, opaque))
+    except LoadError as error:
+        if f.trace is not None:
+            f.trace("vmstate_load_field_error", field.name, -error.errno)
+        raise error.within(field.name) from None
+    if field.attr:
+        setattr(opaque, field.attr, value)
+    if f.recorder is not None and field.vmsd is None and f.tell() > start:
+        f.recorder.value(value)
+
+
+def _load_array(f: QEMUFileReader, field: VMStateField, opaque: Opaque) -> None:
+    count = element_count(field, opaque)
+    index = 0
+    start = f.tell()
+    recorder = f.recorder
+    try:
+        if f.trace_fields and f.trace is not None:
+            f.trace("vmstate_n_elems", field.name, count)
+        if field.flags & VMSFlags.MUST_EXIST and not count:
+            return
+        sequence = load_sequence(f, field, opaque, count)
+        alloc = bool(field.flags & VMSFlags.ALLOC)
+        for index in range(count):
+            if alloc:
+                current = field.new() if field.new is not None else 0
+            else:
+                current = sequence[index]
+            if recorder is not None and field.vmsd is not None:
+                recorder.enter(NodeKind.ELEMENT, f"[{index}]", f.tell(), field.type_name())
+                try:
+                    value = _load_pointed(f, field, opaque, current)
+                finally:
+                    recorder.leave(f.tell())
+            else:
+                value = _load_pointed(f, field, opaque, current)
+            if alloc:
+                sequence.append(value)
+            else:
+                sequence[index] = value
+        if alloc:
+            setattr(opaque, field.attr, sequence)
+    except LoadError as error:
+        if f.trace is not None:
+            f.trace("vmstate_load_field_error", field.name, -error.errno)
+        raise error.within(f"{field.name}[{index}]") from None
+    if recorder is not None and field.vmsd is None and f.tell() > start:
+        recorder.value(list(sequence[: max(count, 0)]))
+
+
+def _load_pointed(f: QEMUFileReader, field: VMStateField, opaque: Opaque, current: Any) -> Any:
+    """One element of an array, through its pointer where it has one."""
+    if field.flags & VMSFlags.ARRAY_OF_POINTER_AUTO_ALLOC:
+        if not get_pointer_marker(f, nullable_only=False):
+            return None
+        if current is None and field.new is not None:
+            current = field.new()
+    elif field.flags & VMSFlags.ARRAY_OF_POINTER and current is None:
+        get_pointer_marker(f, nullable_only=True)
+        return None
+    return _load_element(f, field, opaque, current)
+
+
+def _load_element(f: QEMUFileReader, field: VMStateField, opaque: Opaque, current: Any) -> Any:
+    flags = field.flags
+    if flags & (VMSFlags.STRUCT | VMSFlags.VSTRUCT):
+        assert field.vmsd is not None, field.name
+        if current is None or (flags & VMSFlags.ALLOC and not is_array(field)):
+            if field.new is None:
+                raise LoadError(
+                    "the state this would be loaded into does not exist", offset=f.tell()
+                )
+            current = field.new()
+        version = field.vmsd.version_id if flags & VMSFlags.STRUCT else field.struct_version_id
+        vmstate_load_state(f, field.vmsd, current, version)
+    else:
+        assert field.info is not None, field.name
+        current = field.info.get(f, current, element_size(field, opaque), field, opaque)
+    if f.get_error():
+        raise LoadError(
+            "the stream ended or its source failed before this", errno=-f.get_error(),
+            offset=f.tell(),
+        )  # fmt: skip
+    return current
+
+
+# -- subsections -----------------------------------------------------------------------
+
+
+def _load_subsections(f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaque) -> None:
+    """Load what follows the fields, as long as it is a subsection of ``vmsd``.
+
+    A 0x05 that is none of ours is left for whoever comes next; that is not an
+    error (``vmstate_subsection_load``).
+    """
+    if f.trace is not None and f.trace_fields:
+        f.trace("vmstate_subsection_load", vmsd.name)
+    seen: set[str] = set()
+    while f.peek_byte(0) == QEMU_VM_SUBSECTION:
+        start = f.tell()
+        length = f.peek_byte(1)
+        if length < len(vmsd.name) + 1:
+            _bad_subsection(f, vmsd, "(short)", "")
+            break
+        name_bytes = f.peek_buffer(length, _SUBSECTION_HEADER)
+        if len(name_bytes) != length:
+            _bad_subsection(f, vmsd, "(peek fail)", "")
+            break
+        name = name_bytes.decode("latin-1")
+        if not name.startswith(vmsd.name):
+            _bad_subsection(f, vmsd, name, "(prefix)")
+            break
+        sub = _subsection_named(f, vmsd, name)
+        if sub is None:
+            _bad_subsection(f, vmsd, name, "(lookup)")
+            raise LoadError(
+                f"unknown subsection {name!r}",
+                errno=ENOENT,
+                offset=start,
+                actual=name,
+                qemu=f"VM subsection '{name}' in '{vmsd.name}' does not exist",
+            )
+        if name in seen and not f.profile.duplicate_subsections_accepted:
+            f.complain(
+                LoadError(f"subsection {name!r} comes twice", offset=start, expected=1, actual=2)
+            )
+        seen.add(name)
+        _load_subsection(f, vmsd, sub, opaque, name)
+    if f.trace is not None and f.trace_fields:
+        f.trace("vmstate_subsection_load_good", vmsd.name)
+
+
+def _load_subsection(
+    f: QEMUFileReader,
+    vmsd: VMStateDescription,
+    sub: VMStateDescription,
+    opaque: Opaque,
+    name: str,
+) -> None:
+    recorder = f.recorder
+    short = name.removeprefix(vmsd.name + "/")
+    if recorder is not None:
+        recorder.enter(NodeKind.SUBSECTION, short, f.tell(), name)
+        start = f.tell()
+        recorder.read(Role.SUBSECTION_MARK, start, start + 1, QEMU_VM_SUBSECTION)
+        recorder.read(Role.SUBSECTION_NAME, start + 1, start + 2 + len(name), name)
+    f.skip(_SUBSECTION_HEADER)
+    f.skip(len(name))
+    try:
+        version_id = f.get_be32(Role.SUBSECTION_VERSION)
+        if f.get_error():
+            raise LoadError("the stream ended in its header", errno=EIO, offset=f.tell())
+        if f.profile.subsection_version_is_uint8:
+            version_id &= 0xFF
+        vmstate_load_state(f, sub, opaque, version_id)
+    except LoadError as error:
+        raise error.within(short) from None
+    finally:
+        if recorder is not None:
+            recorder.leave(f.tell())
+
+
+def _subsection_named(
+    f: QEMUFileReader, vmsd: VMStateDescription, name: str
+) -> VMStateDescription | None:
+    for sub in vmsd.subsections:
+        if sub.needed is None and f.profile.subsections_stop_without_needed:
+            return None
+        if sub.name == name:
+            return sub
+    return None
+
+
+def _bad_subsection(f: QEMUFileReader, vmsd: VMStateDescription, name: str, why: str) -> None:
+    if f.trace is not None:
+        f.trace("vmstate_subsection_load_bad", vmsd.name, name, why)
+
+
+# -- saving ----------------------------------------------------------------------------
+
+
+def vmstate_save_state(
+    f: QEMUFileWriter,
+    vmsd: VMStateDescription,
+    opaque: Opaque,
+    vmdesc: Vmdesc | None,
+    version_id: int | None = None,
+) -> None:
+    """Save a state, and describe in ``vmdesc`` what was written if that is given.
+
+    Args:
+        version_id: version to write; the description's own if ``None``.
+
+    Raises:
+        SaveError: ``pre_save`` refuses (its number negated is the errno).
+    """
+    version = vmsd.version_id if version_id is None else version_id
+    if vmsd.pre_save is not None:
+        result = vmsd.pre_save(opaque)
+        if result:
+            raise SaveError(f"pre-save failed: {vmsd.name}", errno=abs(result) or EINVAL)
+    if vmdesc is None:
+        _save_planned(f, vmsd, opaque, version)
+        _save_subsections(f, vmsd, opaque, None)
+        return
+    vmdesc["vmsd_name"] = vmsd.name
+    vmdesc["version"] = version
+    described = VmdescFields(vmsd)
+    for position, field in enumerate(vmsd.fields):
+        if exists(field, opaque, version):
+            save_field(f, field, opaque, described, position)
+    vmdesc["fields"] = described.entries
+    _save_subsections(f, vmsd, opaque, vmdesc)
+
+
+def _save_planned(
+    f: QEMUFileWriter, vmsd: VMStateDescription, opaque: Opaque, version_id: int
+) -> None:
+    for step in plan_for(vmsd, version_id):
+        if isinstance(step, Run):
+            data = pack_run(step, opaque)
+            if data is not None:
+                f.put_buffer(data)
+                continue
+            for field in step.fields:
+                save_field(f, field, opaque, None, 0)
+        elif exists(step, opaque, version_id):
+            save_field(f, step, opaque, None, 0)
+
+
+def save_field(
+    f: QEMUFileWriter,
+    field: VMStateField,
+    opaque: Opaque,
+    described: VmdescFields | None,
+    position: int,
+) -> None:
+    """Save one field that exists in this version."""
+    if not is_array(field):
+        entry = described.begin(position, field, 0, 1) if described is not None else None
+        start = f.tell()
+        _save_element(f, field, opaque, target_of(field, opaque), entry)
+        if entry is not None:
+            entry["size"] = f.tell() - start
+        return
+    count = element_count(field, opaque)
+    sequence = getattr(opaque, field.attr) if field.attr else ()
+    for index in range(count):
+        entry = None
+        if described is not None and not (index and described.compressible(field)):
+            entry = described.begin(position, field, index, count)
+        start = f.tell()
+        value = sequence[index]
+        if field.flags & VMSFlags.ARRAY_OF_POINTER_AUTO_ALLOC:
+            put_pointer_marker(f, value is not None)
+        elif field.flags & VMSFlags.ARRAY_OF_POINTER and value is None:
+            put_pointer_marker(f, valid=False)
+        if value is not None or not field.flags & VMSFlags.ARRAY_OF_POINTER:
+            _save_element(f, field, opaque, value, entry)
+        if entry is not None:
+            entry["size"] = f.tell() - start
+
+
+def _save_element(
+    f: QEMUFileWriter, field: VMStateField, opaque: Opaque, value: Any, entry: Vmdesc | None
+) -> None:
+    flags = field.flags
+    if flags & (VMSFlags.STRUCT | VMSFlags.VSTRUCT):
+        assert field.vmsd is not None, field.name
+        inner: Vmdesc | None = None
+        if entry is not None:
+            entry["struct"] = inner = {}
+        version = field.struct_version_id if flags & VMSFlags.VSTRUCT else None
+        vmstate_save_state(f, field.vmsd, value, inner, version)
+    else:
+        assert field.info is not None, field.name
+        field.info.put(f, value, element_size(field, opaque), field, opaque)
+
+
+def _save_subsections(
+    f: QEMUFileWriter, vmsd: VMStateDescription, opaque: Opaque, vmdesc: Vmdesc | None
+) -> None:
+    described: list[Vmdesc] = []
+    for sub in vmsd.subsections:
+        if sub.needed is not None and not sub.needed(opaque):
+            continue
+        inner: Vmdesc | None = None
+        if vmdesc is not None:
+            inner = {}
+            described.append(inner)
+        f.put_byte(QEMU_VM_SUBSECTION)
+        f.put_counted_string(sub.name)
+        f.put_be32(sub.version_id)
+        vmstate_save_state(f, sub, opaque, inner)
+    if vmdesc is not None and described:
+        vmdesc["subsections"] = described
