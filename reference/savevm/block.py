@@ -29,6 +29,9 @@ MAX_VMSTATE: Final = 1 << 36
 """Bytes a VM state area grows to unless the caller says less: 64 GiB, more than
 any machine here has RAM, and the end of a writer that never stops."""
 
+_DIGITS_MAX: Final = 19
+"""Digits of an id that count: what surely fits C's ``unsigned long``."""
+
 
 def _refuse(code: int, text: str = "") -> OSError:
     return OSError(code, text or os.strerror(code))
@@ -352,4 +355,4 @@ class BlockDevice:
 def _leading_number(id_str: str) -> int:
     """What C's ``strtoul`` makes of an id: its leading digits, or 0."""
     digits = id_str[: len(id_str) - len(id_str.lstrip("0123456789"))]
-    return int(digits) if digits else 0
+    return int(digits[:_DIGITS_MAX]) if digits else 0

@@ -28,8 +28,6 @@ class SparseBytes:
             return NotImplemented
         return self.end == other.end and self._clusters == other._clusters
 
-    __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
-
     def copy(self) -> "SparseBytes":
         """The same contents, from here on apart."""
         twin = SparseBytes()

@@ -5,7 +5,7 @@ Source: ``QEMUSnapshotInfo`` of QEMU ``include/block/snapshot.h``;
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 NAME_MAX: Final = 255
@@ -39,7 +39,7 @@ class SnapshotInfo:
         """Whether ``id_or_name`` means this snapshot (``bdrv_snapshot_find``)."""
         return id_or_name in (self.id_str, self.name)
 
-    def line(self, zone: tzinfo = timezone.utc) -> str:
+    def line(self, zone: tzinfo = UTC) -> str:
         """The row of ``info snapshots``, its date in ``zone``."""
         date = datetime.fromtimestamp(self.date_sec, zone).strftime("%Y-%m-%d %H:%M:%S")
         seconds = self.vm_clock_nsec // _NS_PER_S
@@ -90,7 +90,7 @@ class SnapshotListing:
     snapshots: tuple[SnapshotInfo, ...]
     incomplete: tuple[SnapshotInfo, ...] = ()
 
-    def text(self, zone: tzinfo = timezone.utc) -> str:
+    def text(self, zone: tzinfo = UTC) -> str:
         """What the monitor prints, dates in ``zone``."""
         if self.snapshots:
             return "\n".join((HEADER, *(info.line(zone) for info in self.snapshots)))
