@@ -1,0 +1,189 @@
+"""All interfaces on one page: read this first to write a target, mutator,
+oracle or reporter.
+
+A :class:`Target` describes what is fuzzed and opens a :class:`Subject`, the
+live loader.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
+:class:`Trial` of each: what happened, and the means to look closer.  An
+:class:`Oracle` judges trials; a :class:`Mutator` makes the next input; a
+:class:`Reporter` hears the events.  Built-in ones are found through the same
+entry points as anyone else's (``loadfuzz.targets``, ``.mutators``,
+``.oracles``, ``.reporters``).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from loadfuzz.events import Event
+from loadfuzz.execution import Execution, Outcome
+from loadfuzz.findings import Violation
+from loadfuzz.inputs import Delivery, Input, Seed
+from loadfuzz.mutation import Mutation
+from loadfuzz.rng import Rng
+from savevm.document import Document
+from savevm.trace import Trace
+
+
+class Subject(Protocol):
+    """A live loader in this process, with a machine of its own.
+
+    It may keep state from load to load, as a loader does; :meth:`reset` makes
+    it as new.  Not thread-safe, and not used from two threads.
+    """
+
+    def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
+        """Load a stream.
+
+        Args:
+            stream: all of its bytes.
+            delivery: the pieces in which the loader gets them.
+            trace: hears trace events of sections (fields need not be traced).
+
+        Raises:
+            savevm.LoadError: the stream is refused.  Anything else that leaves
+                is a finding.
+        """
+
+    def reset(self) -> None:
+        """Back to how :meth:`Target.open` made it."""
+
+    def digest(self) -> str:
+        """Equal for equal state; all state that a load can touch counts."""
+
+    def save(self) -> bytes:
+        """The present state as a stream."""
+
+    def check_invariants(self) -> list[str]:
+        """What is impossible about the present state; empty when all is well."""
+
+    def step(self, count: int) -> None:
+        """Let the guest run ``count`` steps."""
+
+
+class Target(Protocol):
+    """What is fuzzed.  Cheap to make; nothing happens before :meth:`open`.
+
+    Attributes:
+        name: as on the command line.
+        summary: one line for ``loadfuzz targets``.
+        instrument: top-level packages that Atheris instruments.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def instrument(self) -> Sequence[str]: ...
+
+    def open(self) -> Subject:
+        """A loader with a fresh machine."""
+
+    def seeds(self) -> Iterable[Seed]:
+        """Streams to start from; each must be accepted by the loader."""
+
+    def parse(self, stream: bytes) -> Document:
+        """The stream as a Document, with the target's own descriptions."""
+
+
+class Trial(Protocol):
+    """One input and what the target did with it, for oracles to judge.
+
+    Facts that cost nothing are attributes; what costs another load is a
+    method, computed when first asked for and kept.
+    """
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def input(self) -> Input: ...
+    @property
+    def execution(self) -> Execution: ...
+    @property
+    def digest_before(self) -> str:
+        """Digest of the subject before the load."""
+
+    @property
+    def digest_after(self) -> str:
+        """Digest of the subject after the load."""
+
+    def document(self) -> Document:
+        """The input's tree."""
+
+    def saved(self) -> bytes:
+        """What the subject saves after the load."""
+
+    def repeat(self, stream: bytes, delivery: Delivery) -> Outcome:
+        """Load ``stream`` into a fresh subject, delivered in another way."""
+
+    def reload(self, stream: bytes) -> tuple[Outcome, bytes]:
+        """Load ``stream`` into a fresh subject and save it again (``b""`` if refused)."""
+
+
+class Cost(StrEnum):
+    """How often an oracle is asked."""
+
+    CHEAP = "every execution"
+    DEAR = "everything new and a sampled share"
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """A promise and the function that checks it.
+
+    Attributes:
+        name: as in reports.
+        judge: pure; ``None`` when the promise was kept or does not apply.
+        cost: cheap ones see every execution.
+        promise: one line: what a good loader does.
+    """
+
+    name: str
+    judge: Callable[[Trial], Violation | None]
+    cost: Cost
+    promise: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutable:
+    """A stream that is about to be changed.
+
+    Attributes:
+        stream: its bytes.
+        document: its tree.
+        donor: another stream of the corpus to take parts from.
+        size_max: the child may not be longer.
+    """
+
+    stream: bytes
+    document: Document
+    donor: bytes
+    size_max: int
+
+
+class Mutator(Protocol):
+    """One operator.  Total: any stream in, a mutation or ``None`` out, never an
+    exception, never a child beyond ``size_max``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weight(self) -> int:
+        """How often it is drawn, relative to the others."""
+
+    def mutate(self, subject: Mutable, rng: Rng) -> Mutation | None:
+        """A change, or ``None`` where this stream offers no place for it."""
+
+
+class Reporter(Protocol):
+    """Hears every event of a campaign, in order, in the supervisor's process."""
+
+    def start(self) -> None:
+        """Before the first event."""
+
+    def handle(self, event: Event) -> None:
+        """One event.  Must not block."""
+
+    def stop(self) -> None:
+        """After the last event, also when the campaign failed."""

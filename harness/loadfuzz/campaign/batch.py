@@ -1,0 +1,67 @@
+"""The unit of work of a campaign: one target, one engine, one budget.
+
+A batch says everything a worker needs, as plain data that travels between
+processes; :class:`BatchResult` is what it comes back with.  Inputs are content
+addressed, so a batch that runs twice does no harm.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Engine(StrEnum):
+    """What drives the executions."""
+
+    ATHERIS = "atheris"
+    """libFuzzer's loop with the coverage of the Python loader as feedback."""
+    NATIVE = "native"
+    """Our own loop with novelty of trace events and verdicts as feedback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one worker is to do.
+
+    Attributes:
+        target: name of the target.
+        engine: what drives it.
+        out: the campaign's folder; seeds are in ``out/corpus``, one file per
+            stream named by its digest, and new entries go there too.
+        worker: index of the worker, from 0.
+        seed: random seed of this batch.
+        seconds: wall-clock budget, ``None`` for no limit.
+        executions: budget in executions, ``None`` for no limit.
+        dear_share: dear oracles judge one in so many executions, beside
+            everything new.
+        load_timeout_s: CPU seconds after which one load counts as a hang.
+    """
+
+    target: str
+    engine: Engine
+    out: str
+    worker: int
+    seed: int
+    seconds: float | None
+    executions: int | None
+    dear_share: int = 64
+    load_timeout_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a batch came to.
+
+    Attributes:
+        executions: done.
+        corpus: digests of the entries it added.
+        findings: signatures it announced.
+        depths, kinds: executions by depth and by exit kind.
+        reason: why it ended: ``budget`` or ``stopped``.
+    """
+
+    executions: int
+    corpus: tuple[str, ...]
+    findings: tuple[str, ...]
+    depths: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    reason: str = "budget"

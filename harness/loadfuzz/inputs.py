@@ -1,0 +1,61 @@
+"""What is fed to a loader: the stream and the way it is delivered.
+
+An :class:`Input` is complete: a finding stores its Input and depends on no
+seed.  A corpus entry is an Input with its history.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+STREAM_SIZE_MAX: Final = 1 << 20
+"""Largest input a mutator makes: real device state is some tens of kB, and a
+mutator that may grow its input must stop somewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the stream's bytes arrive.
+
+    Attributes:
+        chunks: sizes of the pieces in bytes, repeated as long as needed; none
+            for everything at once.
+    """
+
+    chunks: tuple[int, ...] = ()
+
+
+WHOLE: Final = Delivery()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a target."""
+
+    stream: bytes
+    delivery: Delivery = WHOLE
+
+    @property
+    def digest(self) -> str:
+        """Content address: SHA-256 of the stream, in hex (WHOLE delivery)."""
+        return digest_of(self.stream)
+
+
+def digest_of(stream: bytes) -> str:
+    """Content address of a stream: its SHA-256 in hex."""
+    return sha256(stream).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A stream to start from.
+
+    Attributes:
+        name: what people call it, such as ``full`` or a file's name.
+        stream: its bytes.
+        origin: who made it: ``reference``, ``qemu 7.2.22 pc``, a path.
+    """
+
+    name: str
+    stream: bytes
+    origin: str
