@@ -58,12 +58,14 @@ class LoadStateEntry:
         se: the handler.
         section_id: the stream's number for it.
         version_id: version the source saved, signed.
+        full: it was named by a FULL section, not by a START.
         ended: its END section was read.
     """
 
     se: SaveStateEntry
     section_id: int
     version_id: int
+    full: bool = False
     ended: bool = False
 
 
@@ -196,22 +198,27 @@ class Loader:
         Args:
             depth: 0 for the stream itself, 1 inside a package.
         """
+        while self._load_next_section(depth):
+            pass
+        if not self.f.profile.sections_are_untied:
+            self._check_ended(self.f.tell() - 1)
+
+    def _load_next_section(self, depth: int) -> bool:
+        """One section; false at EOF."""
         f = self.f
-        while True:
-            start = f.tell()
-            section_type = f.get_byte(Role.SECTION_TYPE)
-            if section_type == QEMU_VM_EOF:
-                break
-            if f.trace is not None:
-                f.trace("qemu_loadvm_state_section", section_type)
-            self._sections += 1
-            if self._sections > MAX_SECTIONS:
-                raise LoadError(
-                    f"more than {MAX_SECTIONS} sections", offset=start, expected=MAX_SECTIONS
-                )
-            self.load_section(section_type, start, depth)
-        if not f.profile.sections_are_untied:
-            self._check_ended(start)
+        start = f.tell()
+        section_type = f.get_byte(Role.SECTION_TYPE)
+        if section_type == QEMU_VM_EOF:
+            return False
+        if f.trace is not None:
+            f.trace("qemu_loadvm_state_section", section_type)
+        self._sections += 1
+        if self._sections > MAX_SECTIONS:
+            raise LoadError(
+                f"more than {MAX_SECTIONS} sections", offset=start, expected=MAX_SECTIONS
+            )
+        self.load_section(section_type, start, depth)
+        return True
 
     def load_section(self, section_type: int, start: int, depth: int) -> None:
         """One section behind its type byte.  A recording loader overrides this
@@ -235,9 +242,12 @@ class Loader:
         f = self.f
         section_id = f.get_be32(Role.SECTION_ID)
         idstr = self._read_idstr(section_id)
-        instance_id = f.get_be32(Role.INSTANCE_ID)
-        version_at = f.tell()
-        version_id = f.get_be32(Role.VERSION_ID)
+        try:
+            instance_id = f.get_be32(Role.INSTANCE_ID)
+            version_at = f.tell()
+            version_id = f.get_be32(Role.VERSION_ID)
+        except LoadError as error:
+            raise error.within(idstr) from None
         if f.trace is not None:
             f.trace(
                 "qemu_loadvm_state_section_startfull", section_id, idstr, instance_id, version_id
@@ -246,7 +256,8 @@ class Loader:
             f.recorder.enter(NodeKind.SECTION, idstr, start)
         try:
             se = self.find_handler(section_type, section_id, idstr, instance_id, start)
-            le = LoadStateEntry(se, section_id, self._check_version(se, version_id, version_at))
+            version = self._check_version(se, version_id, version_at)
+            le = LoadStateEntry(se, section_id, version, section_type == QEMU_VM_SECTION_FULL)
             self.handlers.insert(0, le)
             if self.machine.adopts:
                 se.section_id = section_id
@@ -275,7 +286,7 @@ class Loader:
         if f.recorder is not None:
             f.recorder.enter(NodeKind.SECTION, le.se.idstr, start)
         try:
-            if not f.profile.sections_are_untied and (not le.se.live or le.ended):
+            if not f.profile.sections_are_untied and (le.full or le.ended):
                 what = "has already ended" if le.ended else "does not come in parts"
                 f.complain(LoadError(f"section id {section_id:#x} {what}", offset=start))
             le.ended = section_type == QEMU_VM_SECTION_END
@@ -295,15 +306,22 @@ class Loader:
     def _read_idstr(self, section_id: int) -> str:
         f = self.f
         offset = f.tell()
-        idstr = f.get_counted_string(Role.IDSTR)
+        where = f"section {section_id:#x}"
+        try:
+            idstr = f.get_counted_string(Role.IDSTR)
+        except LoadError as error:
+            if not f.profile.string_failure_is_einval:
+                raise error.within(where) from None
+            idstr = None
         if idstr is not None and f.profile.strings_end_at_nul:
             idstr = idstr.partition("\0")[0]
         if not idstr:
+            cut = idstr is None
             raise LoadError(
-                f"the name of section {section_id:#x} is "
-                f"{'empty' if idstr is not None else 'cut off'}",
+                f"the name of the section is {'cut off' if cut else 'empty'}",
+                errno=EIO if cut and not f.profile.string_failure_is_einval else EINVAL,
                 offset=offset,
-                path=(f"section {section_id:#x}",),
+                path=(where,),
                 qemu=f"Unable to read ID string for section {section_id}",
             )
         if "\0" in idstr:
@@ -338,6 +356,9 @@ class Loader:
                     LoadError(f"a {kind} section for a device that never saves one", offset=start)
                 )
             for le in self.handlers:
+                if le.se is se and not le.full and not starts:
+                    # A handler that is both live and old-style saves both kinds.
+                    continue
                 if le.se is se or le.section_id == section_id:
                     what = "device" if le.se is se else f"section id {section_id:#x}"
                     f.complain(LoadError(f"the {what} comes twice", offset=start))
@@ -350,7 +371,7 @@ class Loader:
         if self.f.profile.version_compared_unsigned:
             too_new = version_id > se.version_id & 0xFFFF_FFFF
         else:
-            too_new = signed > se.version_id or signed < 0
+            too_new = signed > se.version_id or signed < min(se.version_id, 0)
         if too_new:
             raise LoadError(
                 f"expected version {se.version_id} or older, read {version_id}",
@@ -405,7 +426,7 @@ class Loader:
 
     def _check_ended(self, offset: int) -> None:
         for le in self.handlers:
-            if le.se.live and not le.ended:
+            if le.se.ends and not le.full and not le.ended:
                 self.f.complain(
                     LoadError(
                         f"section id {le.section_id:#x} was begun and never ended",
@@ -426,12 +447,14 @@ class Loader:
             if f.recorder is not None:
                 f.recorder.enter(NodeKind.COMMAND, received.command.name, start)
                 f.recorder.leave(f.tell())
-            if f.trace is not None:
-                f.trace("qemu_loadvm_state_section_command", 0)
             if received.command is Command.PACKAGED:
                 self._load_package(received, depth)
         except LoadError as error:
+            if f.trace is not None:
+                f.trace("qemu_loadvm_state_section_command", -error.errno)
             raise error.within("command") from None
+        if f.trace is not None:
+            f.trace("qemu_loadvm_state_section_command", 0)
 
     def _load_package(self, received: ReceivedCommand, depth: int) -> None:
         f = self.f
@@ -447,12 +470,8 @@ class Loader:
                 qemu=f"Unreasonably large packaged state: {size}",
             )
         end = f.tell() + size
-        while f.tell() < end:
-            start = f.tell()
-            section_type = f.get_byte(Role.SECTION_TYPE)
-            if section_type == QEMU_VM_EOF:
-                break
-            self.load_section(section_type, start, depth + 1)
+        while f.tell() < end and self._load_next_section(depth + 1):
+            pass
         if f.tell() != end:
             raise LoadError(
                 f"the package ends at {end:#x}, its sections at {f.tell():#x}",
@@ -470,8 +489,8 @@ class Loader:
             return
         start = f.tell()
         f.get_byte(Role.SECTION_TYPE)
-        size = f.get_be32(Role.VMDESC_SIZE)
         try:
+            size = f.get_be32(Role.VMDESC_SIZE)
             if size > MAX_VMDESC and not f.profile.vmdesc_errors_ignored:
                 raise LoadError(
                     f"a description of {size} bytes, at most {MAX_VMDESC} are read",
@@ -513,7 +532,12 @@ def vmstate_load(f: QEMUFileReader, le: LoadStateEntry, transaction: Transaction
         return
     if se.ops is None or se.ops.load_state is None:
         raise LoadError("the device has no way to load", offset=start)
-    ret = se.ops.load_state(f, se.opaque, le.version_id) or 0
+    try:
+        ret = se.ops.load_state(f, se.opaque, le.version_id) or 0
+    except LoadError as error:
+        if error.offset is None:
+            error.offset = start
+        raise
     if ret < 0 or (ret > 0 and not f.profile.positive_return_succeeds):
         raise LoadError(
             f"the handler refused with {ret}",

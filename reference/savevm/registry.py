@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from savevm.constants import IDSTR_MAX
+from savevm.constants import IDSTR_MAX, UINT32_MAX
 from savevm.profile import Profile
 from savevm.qemufile import QEMUFileReader, QEMUFileWriter
 from savevm.vmstate.description import Opaque, VMStateDescription
@@ -89,6 +89,11 @@ class SaveStateEntry:
         return self.ops is not None and self.ops.save_live_setup is not None
 
     @property
+    def ends(self) -> bool:
+        """Whether a save that began the entry also sends an END section for it."""
+        return self.live and self.ops is not None and self.ops.save_live_complete is not None
+
+    @property
     def full(self) -> bool:
         """Whether the entry is saved in a FULL section."""
         return self.vmsd is not None or (self.ops is not None and self.ops.save_state is not None)
@@ -125,7 +130,8 @@ class SaveState:
             opaque: handed to every callback.
 
         Raises:
-            ValueError: the name is empty or does not fit its length byte.
+            ValueError: the name is empty or does not fit its length byte, or
+                another handler has the same name and instance id.
         """
         entry = self._entry(dev, idstr, instance_id, version_id, opaque)
         entry.ops = ops
@@ -210,6 +216,9 @@ class SaveState:
             instance_id = self.calculate_new_instance_id(name)
         if compat is not None and instance_id != 0:
             raise ValueError(f"two devices share the path and name {name!r}")
+        # QEMU caa91b3c44: the second of two such entries could never be loaded.
+        if any(se.idstr == name and se.instance_id == instance_id for se in self.handlers):
+            raise ValueError(f"{name!r} instance {instance_id} is registered twice")
         return SaveStateEntry(name, instance_id, version_id, -1, opaque, compat=compat)
 
     def _append(self, entry: SaveStateEntry) -> SaveStateEntry:
@@ -262,14 +271,14 @@ class SaveState:
             profile: how loosely aliases and compat names match.
         """
         # The wire carries uint32_t, the registry int: -1 arrives as 2^32-1.
-        wanted = instance_id - (1 << 32) if instance_id > 0x7FFF_FFFF else instance_id
+        wanted = instance_id & UINT32_MAX
         for se in self.handlers:
             alias = None if se.alias_id == NO_ALIAS else se.alias_id
             if profile.live_alias_is_zero:
                 # register_savevm_live leaves the field zero; "no alias" is -1,
                 # which a stream can name as 0xffffffff.
                 alias = 0 if se.vmsd is None else se.alias_id
-            if se.idstr == idstr and wanted in (se.instance_id, alias):
+            if se.idstr == idstr and wanted in _on_wire(se.instance_id, alias):
                 return se
             compat = se.compat
             if compat is None or compat.idstr != idstr:
@@ -278,6 +287,10 @@ class SaveState:
                 named = idstr in se.idstr
             else:
                 named = se.idstr.endswith("/" + idstr)
-            if named and wanted in (compat.instance_id, alias):
+            if named and wanted in _on_wire(compat.instance_id, alias):
                 return se
         return None
+
+
+def _on_wire(*instance_ids: int | None) -> list[int]:
+    return [number & UINT32_MAX for number in instance_ids if number is not None]
