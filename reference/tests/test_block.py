@@ -20,7 +20,7 @@ WRITES = st.lists(
 )
 
 
-def disk(**options: bool | int) -> BlockDevice:
+def disk(**options: bool) -> BlockDevice:
     return BlockDevice("ide0-hd0", MIB, **options)
 
 
@@ -162,7 +162,7 @@ def test_an_area_with_an_end_reads_short_and_then_nothing() -> None:
 
 
 def test_a_full_area_keeps_what_fitted() -> None:
-    device = disk(vmstate_limit=4)
+    device = BlockDevice("ide0-hd0", MIB, vmstate_limit=4)
     device.save_vmstate(b"abc", 0)
     with pytest.raises(OSError) as caught:
         device.writev_vmstate((b"def",), 3)
@@ -408,7 +408,7 @@ def test_a_file_without_a_size_reads_zeros_for_ever() -> None:
 
 
 def test_a_full_disk_sets_the_error_of_the_file() -> None:
-    writer = QEMUFileWriter(BlockSink(disk(vmstate_limit=10)))
+    writer = QEMUFileWriter(BlockSink(BlockDevice("ide0-hd0", MIB, vmstate_limit=10)))
     writer.put_buffer(bytes(11))
     writer.flush()
     assert writer.get_error() == -errno.ENOSPC
