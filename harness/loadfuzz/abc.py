@@ -20,6 +20,7 @@ from loadfuzz.execution import Execution, Outcome
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Delivery, Input, Seed
 from loadfuzz.mutation import Mutation
+from loadfuzz.places import Places
 from loadfuzz.rng import Rng
 from savevm.document import Document
 from savevm.trace import Trace
@@ -151,13 +152,13 @@ class Mutable:
 
     Attributes:
         stream: its bytes.
-        document: its tree.
+        places: what of its tree can be changed, found once per stream.
         donor: another stream of the corpus to take parts from.
         size_max: the child may not be longer.
     """
 
     stream: bytes
-    document: Document
+    places: Places
     donor: bytes
     size_max: int
 
