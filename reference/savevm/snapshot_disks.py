@@ -62,16 +62,12 @@ def del_existing_snapshots(machine: Machine, name: str) -> None:
         try:
             device.snapshot_delete_by_id_or_name(name)
         except OSError as error:
-            raise SnapshotError(
-                deletion_failed(device, error), errno=error.errno or EIO
-            ) from error
+            raise SnapshotError(deletion_failed(device, error), errno=error.errno or EIO) from error
 
 
 def deletion_failed(device: BlockDevice, error: OSError) -> str:
     """QEMU's text for a snapshot that cannot be deleted."""
-    return (
-        f"Error while deleting snapshot on device '{device.name}': {error.strerror or error}"
-    )
+    return f"Error while deleting snapshot on device '{device.name}': {error.strerror or error}"
 
 
 def missing_snapshot(device: BlockDevice, name: str) -> SnapshotError:

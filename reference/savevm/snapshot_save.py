@@ -107,9 +107,7 @@ def _save_state(
     size = f.tell()
     failure = f.close()
     if failure and not close_errors_ignored:
-        raise SnapshotError(
-            f"Error while writing VM state: {strerror(-failure)}", errno=-failure
-        )
+        raise SnapshotError(f"Error while writing VM state: {strerror(-failure)}", errno=-failure)
     return size
 
 

@@ -15,9 +15,7 @@ from savevm.qemufile.blockfile import BlockSink, BlockSource
 from savevm.snapshot_info import SnapshotInfo
 
 MIB = 1 << 20
-WRITES = st.lists(
-    st.tuples(st.integers(0, 3 * CLUSTER_SIZE), st.binary(max_size=40)), max_size=12
-)
+WRITES = st.lists(st.tuples(st.integers(0, 3 * CLUSTER_SIZE), st.binary(max_size=40)), max_size=12)
 
 
 def disk(**options: bool) -> BlockDevice:
@@ -382,6 +380,17 @@ def test_what_a_file_writes_to_a_disk_it_reads_from_it(pieces: list[bytes], step
     with pytest.raises(LoadError) as caught:
         reader.get_byte()
     assert caught.value.errno == errno.EIO
+
+
+class _Dribbling(BlockDevice):
+    def load_vmstate(self, position: int, size: int) -> bytes:
+        return super().load_vmstate(position, min(size, 7))
+
+
+def test_a_disk_that_gives_a_few_bytes_at_a_time_gives_the_same_stream() -> None:
+    device, data = _Dribbling("hd", MIB), bytes(range(100))
+    device.save_vmstate(data, 0)
+    assert QEMUFileReader(BlockSource(device, 100)).get_buffer(100) == data
 
 
 def test_closing_a_file_flushes_the_disk_once() -> None:

@@ -117,9 +117,7 @@ def replace_state(device: BlockDevice, data: bytes, size: int | None = None) -> 
     info = device.snapshot_find("s")
     device.snapshot_delete_by_id_or_name("s")
     device.save_vmstate(data, 0)
-    device.snapshot_create(
-        SnapshotInfo(info.id_str, "s", len(data) if size is None else size)
-    )
+    device.snapshot_create(SnapshotInfo(info.id_str, "s", len(data) if size is None else size))
 
 
 def state_of(device: BlockDevice) -> bytes:

@@ -20,9 +20,7 @@ from savevm.vmstate.description import VMStateDescription
 MIB = 1 << 20
 NOW = datetime(2015, 6, 30, 12, 34, 56, 789_000, tzinfo=UTC)
 
-CHIP = VMStateDescription(
-    "chip", fields=(fields.uint32("value"), fields.buffer("data", 100_000))
-)
+CHIP = VMStateDescription("chip", fields=(fields.uint32("value"), fields.buffer("data", 100_000)))
 
 
 class Chip(State):
