@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from savevm.constants import IDSTR_MAX, UINT32_MAX
 from savevm.profile import Profile
 from savevm.qemufile import QEMUFileReader, QEMUFileWriter
-from savevm.vmstate.description import Opaque, VMStateDescription
+from savevm.vmstate.description import Opaque, Vmdesc, VMStateDescription
 
 ANY_INSTANCE = -1
 """``instance_id`` of a registrant that leaves the numbering to the registry."""
@@ -100,11 +100,19 @@ class SaveStateEntry:
 
 
 class SaveState:
-    """All handlers of one machine (``savevm_state``)."""
+    """All handlers of one machine (``savevm_state``).
+
+    Attributes:
+        handlers: in registration order.
+        global_section_id: the next registration's section id.
+        described: vmdesc of the early sections of the save under way, which
+            its end puts before those of the others.
+    """
 
     def __init__(self) -> None:
         self.handlers: list[SaveStateEntry] = []
         self.global_section_id = 0
+        self.described: list[Vmdesc] = []
 
     # -- registering -----------------------------------------------------------
 

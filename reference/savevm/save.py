@@ -77,9 +77,10 @@ def qemu_savevm_state_begin(f: QEMUFileWriter, machine: Machine, params: Migrati
     for se in machine.savevm.handlers:
         if se.ops is not None and se.ops.set_params is not None:
             se.ops.set_params(params, se.opaque)
+    machine.savevm.described = []
     for se in machine.savevm.handlers:
         if se.vmsd is not None and se.vmsd.early_setup:
-            _save_full_section(f, machine, se, {})
+            _save_full_section(f, machine, se, _described(machine, se))
     for se in machine.savevm.handlers:
         if se.ops is None or se.ops.save_live_setup is None or not _active(se):
             continue
@@ -145,18 +146,16 @@ def qemu_savevm_state_complete(f: QEMUFileWriter, machine: Machine) -> None:
         if ret < 0:
             f.set_error(ret)
             return
-    devices: list[Vmdesc] = []
     for se in machine.savevm.handlers:
         if not se.full or (se.vmsd is not None and se.vmsd.early_setup):
             continue
-        described: Vmdesc = {"name": se.idstr, "instance_id": se.instance_id}
-        devices.append(described)
         _trace(f, "savevm_section_start", se.idstr, se.section_id)
-        _save_full_section(f, machine, se, described if should_send_vmdesc(machine) else None)
+        _save_full_section(f, machine, se, _described(machine, se))
         _trace(f, "savevm_section_end", se.idstr, se.section_id, 0)
     f.put_byte(QEMU_VM_EOF)
     if should_send_vmdesc(machine):
-        text = to_json({"page_size": machine.page_size, "devices": devices})
+        text = to_json({"page_size": machine.page_size, "devices": machine.savevm.described})
+        machine.savevm.described = []
         f.put_byte(QEMU_VM_VMDESCRIPTION)
         f.put_be32(len(text))
         f.put_buffer(text)
@@ -244,6 +243,15 @@ def save_to_bytes(machine: Machine, *, trace: Trace | None = None) -> bytes:
     qemu_savevm_state(f, machine)
     f.close()
     return bytes(sink.data)
+
+
+def _described(machine: Machine, se: SaveStateEntry) -> Vmdesc | None:
+    """A new vmdesc entry for a section, if the machine sends them."""
+    if not should_send_vmdesc(machine):
+        return None
+    entry: Vmdesc = {"name": se.idstr, "instance_id": se.instance_id}
+    machine.savevm.described.append(entry)
+    return entry
 
 
 def _save_full_section(

@@ -9,7 +9,7 @@ plan depends on nothing but the description, which is immutable.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
@@ -21,6 +21,9 @@ from savevm.vmstate.description import Opaque, VMSFlags, VMStateDescription, VMS
 
 _RUN_BYTES_MAX: Final = 1 << 20
 """Longest run: one peek must buffer it whole."""
+_PLANS_MAX: Final = 64
+"""Plans kept per description.  Streams choose the version; real ones name one
+or two, and a plan is quickly made again."""
 _SIMPLE: Final = VMSFlags.SINGLE | VMSFlags.ARRAY | VMSFlags.BUFFER | VMSFlags.POINTER
 
 
@@ -54,6 +57,7 @@ class Run:
         scalars: attribute names of single values.
         pick: takes those values out of what ``struct`` unpacked.
         sequences: the arrays and buffers.
+        plain: types met so far, and whether their attributes are plain ones.
     """
 
     struct: Struct
@@ -61,6 +65,7 @@ class Run:
     scalars: tuple[str, ...]
     pick: Callable[[tuple[Any, ...]], tuple[Any, ...]]
     sequences: tuple["Sequence", ...]
+    plain: dict[type, bool] = field(default_factory=dict, repr=False, compare=False)
 
 
 Step: TypeAlias = Run | VMStateField
@@ -71,6 +76,8 @@ def plan_for(vmsd: VMStateDescription, version_id: int) -> Plan:
     """The steps for one version; made at the first call."""
     plan = vmsd.plans.get(version_id)
     if plan is None:
+        if len(vmsd.plans) >= _PLANS_MAX:
+            vmsd.plans.clear()
         plan = vmsd.plans[version_id] = _make_plan(vmsd, version_id)
     return plan
 
@@ -79,33 +86,41 @@ def _make_plan(vmsd: VMStateDescription, version_id: int) -> Plan:
     steps: list[Step] = []
     gathered: list[VMStateField] = []
     size = 0
-    for field in vmsd.fields:
-        code = _code(field)
-        if code is not None and field.version_id > version_id:
+    for item in vmsd.fields:
+        code = _code(item)
+        if code is not None and item.version_id > version_id:
             continue
         if code is None or size + Struct(">" + code).size > _RUN_BYTES_MAX:
             _close_run(steps, gathered)
             size = 0
         if code is None:
-            steps.append(field)
+            steps.append(item)
         else:
-            gathered.append(field)
+            gathered.append(item)
             size += Struct(">" + code).size
     _close_run(steps, gathered)
     return tuple(steps)
 
 
-def _code(field: VMStateField) -> str | None:
+def _code(item: VMStateField) -> str | None:
     """Struct code of a field whose place and size never change, else ``None``."""
-    if field.flags & ~_SIMPLE or field.field_exists is not None or field.info is None:
+    info = item.info
+    if item.flags & ~_SIMPLE or item.field_exists is not None or info is None:
         return None
-    if field.info is fieldtypes.UNUSED:
-        return f"{field.size}x" if field.flags & VMSFlags.BUFFER and field.size >= 0 else None
-    if field.info is fieldtypes.BUFFER:
-        return f"{field.size}s" if field.size >= 0 else None
-    if not field.info.code or not field.attr:
+    is_array = bool(item.flags & VMSFlags.ARRAY)
+    count = item.num if is_array else 1
+    width = item.size if info in (fieldtypes.UNUSED, fieldtypes.BUFFER) else info.size
+    if count < 0 or not 0 <= count * width <= _RUN_BYTES_MAX:
         return None
-    return f"{field.num}{field.info.code}" if field.flags & VMSFlags.ARRAY else field.info.code
+    if info is fieldtypes.UNUSED:
+        return None if is_array else f"{item.size}x"
+    if not item.attr:
+        return None
+    if info is fieldtypes.BUFFER:
+        return None if is_array else f"{item.size}s"
+    if not info.code:
+        return None
+    return f"{item.num}{info.code}" if is_array else info.code
 
 
 def _close_run(steps: list[Step], gathered: list[VMStateField]) -> None:
@@ -113,21 +128,21 @@ def _close_run(steps: list[Step], gathered: list[VMStateField]) -> None:
         return
     codes, scalars, scalar_at, sequences = [], [], [], []
     at = 0
-    for field in gathered:
-        code = _code(field)
+    for item in gathered:
+        code = _code(item)
         assert code is not None
         codes.append(code)
-        if field.info is fieldtypes.UNUSED:
+        if item.info is fieldtypes.UNUSED:
             continue
-        if field.info is fieldtypes.BUFFER:
-            stop = field.start + field.size
-            sequences.append(Sequence(field.attr, at, at + 1, field.start, stop, True))
+        if item.info is fieldtypes.BUFFER:
+            stop = item.start + item.size
+            sequences.append(Sequence(item.attr, at, at + 1, item.start, stop, True))
             at += 1
-        elif field.flags & VMSFlags.ARRAY:
-            sequences.append(Sequence(field.attr, at, at + field.num, 0, field.num, False))
-            at += field.num
+        elif item.flags & VMSFlags.ARRAY:
+            sequences.append(Sequence(item.attr, at, at + item.num, 0, item.num, False))
+            at += item.num
         else:
-            scalars.append(field.attr)
+            scalars.append(item.attr)
             scalar_at.append(at)
             at += 1
     run = Run(
@@ -154,10 +169,16 @@ def load_run(f: QEMUFileReader, run: Run, opaque: Opaque) -> bool:
         False when nothing was consumed and the fields must be loaded one by
         one, which finds the field and the words for what is wrong.
     """
+    kind = type(opaque)
+    plain = run.plain.get(kind)
+    if plain is None:
+        plain = run.plain[kind] = _is_plain(kind, run)
+    if not plain:
+        return False
     attributes = opaque.__dict__
     for sequence in run.sequences:
         target = attributes.get(sequence.attr)
-        if target is None or len(target) < sequence.stop:
+        if not isinstance(target, (list, bytearray)) or len(target) < sequence.stop:
             return False
     size = run.struct.size
     buffer, position, end = f.window(size)
@@ -175,19 +196,28 @@ def load_run(f: QEMUFileReader, run: Run, opaque: Opaque) -> bool:
     return True
 
 
+def _is_plain(kind: type, run: Run) -> bool:
+    """Whether setting the run's attributes means no more than to store them."""
+    setter: object = kind.__setattr__
+    if kind.__dictoffset__ == 0 or setter is not object.__setattr__:
+        return False
+    names = (*run.scalars, *(sequence.attr for sequence in run.sequences))
+    return not any(hasattr(getattr(kind, name, None), "__set__") for name in names)
+
+
 def pack_run(run: Run, opaque: Opaque) -> bytes | None:
     """The bytes of a run; ``None`` when the fields must be saved one by one."""
     values: list[Any] = []
-    for field in run.fields:
-        if field.info is fieldtypes.UNUSED:
+    for item in run.fields:
+        if item.info is fieldtypes.UNUSED:
             continue
-        value = getattr(opaque, field.attr)
-        if field.info is fieldtypes.BUFFER:
+        value = getattr(opaque, item.attr)
+        if item.info is fieldtypes.BUFFER:
             if value is None:
                 return None
-            values.append(bytes(value[field.start : field.start + field.size]))
-        elif field.flags & VMSFlags.ARRAY:
-            values.extend(value[: field.num])
+            values.append(bytes(value[item.start : item.start + item.size]))
+        elif item.flags & VMSFlags.ARRAY:
+            values.extend(value[: item.num])
         else:
             values.append(value)
     try:

@@ -8,7 +8,7 @@ The arithmetic of ``vmstate_n_elems``, ``vmstate_size`` and
 from collections.abc import MutableSequence
 from typing import Any
 
-from savevm.constants import MAX_ELEMENTS
+from savevm.constants import MAX_ELEMENTS, UINT32_MAX
 from savevm.errors import LoadError
 from savevm.qemufile import QEMUFileReader
 from savevm.vmstate.description import (
@@ -51,6 +51,13 @@ def element_size(field: VMStateField, opaque: Opaque) -> int:
         return field.size
     size = int(getattr(opaque, field.size_attr))
     return size * field.size if field.flags & VMSFlags.MULTIPLY else size
+
+
+def as_claimed(f: QEMUFileReader, number: int) -> int:
+    """A count or size as the loader takes it: C's ``int`` wraps at 2^31."""
+    if not f.profile.counts_are_int:
+        return number
+    return ((number + (1 << 31)) & UINT32_MAX) - (1 << 31)
 
 
 def target_of(field: VMStateField, opaque: Opaque) -> Any:

@@ -23,6 +23,7 @@ from savevm.vmstate.description import (
     VMStateField,
 )
 from savevm.vmstate.elements import (
+    as_claimed,
     element_count,
     element_size,
     exists,
@@ -41,8 +42,12 @@ _SUBSECTION_HEADER = 2  # mark and length byte
 
 def vmstate_load_state(
     f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaque, version_id: int
-) -> None:
+) -> int:
     """Load a state that was saved in version ``version_id`` of its description.
+
+    Returns:
+        0; under ``positive_return_succeeds`` also the positive number with
+        which a hook ended this load, whose fields are then not all read.
 
     Raises:
         LoadError: the version is not readable (EINVAL), a field or hook
@@ -52,28 +57,35 @@ def vmstate_load_state(
     if trace is not None:
         trace("vmstate_load_state", vmsd.name, version_id)
     if version_id > vmsd.version_id:
-        raise _version_error(f, vmsd, version_id, f"{vmsd.name}: incoming version_id")
+        raise _version_error(f, vmsd, version_id)
     if version_id < vmsd.minimum_version_id:
         if vmsd.load_state_old is None or version_id < vmsd.minimum_version_id_old:
-            raise _version_error(f, vmsd, version_id, f"{vmsd.name}: incoming version_id")
-        check_result(f, vmsd.load_state_old(f, opaque, version_id), "load_state_old")
-        return
+            raise _version_error(f, vmsd, version_id)
+        return check_result(f, vmsd.load_state_old(f, opaque, version_id), "load_state_old")
     if vmsd.pre_load is not None:
-        check_hook(f, vmsd.pre_load(opaque), "pre_load")
+        result = check_result(f, vmsd.pre_load(opaque), "pre_load")
+        if result:
+            return result
     if f.recorder is None and not f.trace_fields:
         _load_planned(f, vmsd, opaque, version_id)
     else:
         for field in vmsd.fields:
             load_field(f, vmsd, field, opaque, version_id)
-    _load_subsections(f, vmsd, opaque)
+    result = _load_subsections(f, vmsd, opaque)
+    if result:
+        return result
     if vmsd.post_load is not None:
         try:
-            check_result(f, vmsd.post_load(opaque, version_id), "post_load")
+            result = check_result(f, vmsd.post_load(opaque, version_id), "post_load")
         except LoadError as error:
+            if trace is not None:
+                trace("vmstate_load_state_end", vmsd.name, "end", -error.errno)
             # What a hook objects to is a value: the layout behind it is known.
             f.complain(error)
+            return 0
     if trace is not None:
-        trace("vmstate_load_state_end", vmsd.name, "end", 0)
+        trace("vmstate_load_state_end", vmsd.name, "end", result)
+    return result
 
 
 def _load_planned(
@@ -88,39 +100,39 @@ def _load_planned(
             load_field(f, vmsd, step, opaque, version_id)
 
 
-def _version_error(
-    f: QEMUFileReader, vmsd: VMStateDescription, version_id: int, subject: str
-) -> LoadError:
+def _version_error(f: QEMUFileReader, vmsd: VMStateDescription, version_id: int) -> LoadError:
     old = version_id < vmsd.minimum_version_id
     text, bound = ("old", vmsd.minimum_version_id) if old else ("new", vmsd.version_id)
+    if f.trace is not None:
+        f.trace("vmstate_load_state_end", vmsd.name, f"too {text}", -EINVAL)
     return LoadError(
         f"version {version_id} is too {text}, versions {vmsd.minimum_version_id} to "
         f"{vmsd.version_id} are read",
         offset=f.tell(),
         expected=bound,
         actual=version_id,
-        qemu=f"{subject} {version_id} is too {text} for local "
+        qemu=f"{vmsd.name}: incoming version_id {version_id} is too {text} for local "
         f"{'minimum ' if old else ''}version_id {bound}",
     )
 
 
-def check_hook(f: QEMUFileReader, result: int | None, hook: str) -> None:
-    """Turn the refusal of a hook (any number but 0) into a LoadError."""
-    if result:
-        raise LoadError(
-            f"{hook} refused with {result}",
-            errno=abs(result),
-            offset=f.tell(),
-            expected=0,
-            actual=result,
-        )
+def check_result(f: QEMUFileReader, result: int | None, hook: str) -> int:
+    """Turn the refusal of a hook (any number but 0) into a LoadError.
 
-
-def check_result(f: QEMUFileReader, result: int | None, hook: str) -> None:
-    """The same for results whose positive values the seed takes for success."""
-    if result is not None and result > 0 and f.profile.positive_return_succeeds:
-        return
-    check_hook(f, result, hook)
+    Returns:
+        0, or the positive number that the seed takes for success.
+    """
+    if not result:
+        return 0
+    if result > 0 and f.profile.positive_return_succeeds:
+        return result
+    raise LoadError(
+        f"{hook} refused with {result}",
+        errno=abs(result),
+        offset=f.tell(),
+        expected=0,
+        actual=result,
+    )
 
 
 def load_field(
@@ -174,7 +186,7 @@ def _load_value(f: QEMUFileReader, field: VMStateField, opaque: Opaque) -> None:
 
 
 def _load_array(f: QEMUFileReader, field: VMStateField, opaque: Opaque) -> None:
-    count = element_count(field, opaque)
+    count = as_claimed(f, element_count(field, opaque))
     index = 0
     start = f.tell()
     recorder = f.recorder
@@ -239,7 +251,8 @@ def _load_element(f: QEMUFileReader, field: VMStateField, opaque: Opaque, curren
         vmstate_load_state(f, field.vmsd, current, version)
     else:
         assert field.info is not None, field.name
-        current = field.info.get(f, current, element_size(field, opaque), field, opaque)
+        size = as_claimed(f, element_size(field, opaque))
+        current = field.info.get(f, current, size, field, opaque)
     if f.get_error():
         raise LoadError(
             "the stream ended or its source failed before this", errno=-f.get_error(),
@@ -251,11 +264,14 @@ def _load_element(f: QEMUFileReader, field: VMStateField, opaque: Opaque, curren
 # -- subsections -----------------------------------------------------------------------
 
 
-def _load_subsections(f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaque) -> None:
+def _load_subsections(f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaque) -> int:
     """Load what follows the fields, as long as it is a subsection of ``vmsd``.
 
     A 0x05 that is none of ours is left for whoever comes next; that is not an
     error (``vmstate_subsection_load``).
+
+    Returns:
+        0, or the positive number with which a subsection ended the load.
     """
     if f.trace is not None and f.trace_fields:
         f.trace("vmstate_subsection_load", vmsd.name)
@@ -274,6 +290,8 @@ def _load_subsections(f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaqu
         if not name.startswith(vmsd.name):
             _bad_subsection(f, vmsd, name, "(prefix)")
             break
+        if f.profile.strings_end_at_nul:
+            name = name.partition("\0")[0]
         sub = _subsection_named(f, vmsd, name)
         if sub is None:
             _bad_subsection(f, vmsd, name, "(lookup)")
@@ -289,9 +307,13 @@ def _load_subsections(f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaqu
                 LoadError(f"subsection {name!r} comes twice", offset=start, expected=1, actual=2)
             )
         seen.add(name)
-        _load_subsection(f, vmsd, sub, opaque, name)
+        result = _load_subsection(f, vmsd, sub, opaque, length)
+        if result:
+            _bad_subsection(f, vmsd, name, "(child)")
+            return result
     if f.trace is not None and f.trace_fields:
         f.trace("vmstate_subsection_load_good", vmsd.name)
+    return 0
 
 
 def _load_subsection(
@@ -299,25 +321,26 @@ def _load_subsection(
     vmsd: VMStateDescription,
     sub: VMStateDescription,
     opaque: Opaque,
-    name: str,
-) -> None:
+    name_length: int,
+) -> int:
     recorder = f.recorder
-    short = name.removeprefix(vmsd.name + "/")
+    short = sub.name.removeprefix(vmsd.name + "/")
     if recorder is not None:
-        recorder.enter(NodeKind.SUBSECTION, short, f.tell(), name)
+        recorder.enter(NodeKind.SUBSECTION, short, f.tell(), sub.name)
         start = f.tell()
         recorder.read(Role.SUBSECTION_MARK, start, start + 1, QEMU_VM_SUBSECTION)
-        recorder.read(Role.SUBSECTION_NAME, start + 1, start + 2 + len(name), name)
+        recorder.read(Role.SUBSECTION_NAME, start + 1, start + 2 + name_length, sub.name)
     f.skip(_SUBSECTION_HEADER)
-    f.skip(len(name))
+    f.skip(name_length)
     try:
         version_id = f.get_be32(Role.SUBSECTION_VERSION)
         if f.get_error():
             raise LoadError("the stream ended in its header", errno=EIO, offset=f.tell())
         if f.profile.subsection_version_is_uint8:
             version_id &= 0xFF
-        vmstate_load_state(f, sub, opaque, version_id)
+        return vmstate_load_state(f, sub, opaque, version_id)
     except LoadError as error:
+        _bad_subsection(f, vmsd, sub.name, "(child)")
         raise error.within(short) from None
     finally:
         if recorder is not None:
@@ -373,6 +396,8 @@ def vmstate_save_state(
     for position, field in enumerate(vmsd.fields):
         if exists(field, opaque, version):
             save_field(f, field, opaque, described, position)
+        else:
+            _check_output(vmsd, field)
     vmdesc["fields"] = described.entries
     _save_subsections(f, vmsd, opaque, vmdesc)
 
@@ -390,6 +415,14 @@ def _save_planned(
                 save_field(f, field, opaque, None, 0)
         elif exists(step, opaque, version_id):
             save_field(f, step, opaque, None, 0)
+        else:
+            _check_output(vmsd, step)
+
+
+def _check_output(vmsd: VMStateDescription, field: VMStateField) -> None:
+    if field.flags & VMSFlags.MUST_EXIST:
+        # C asserts here: no destination would take such a state.
+        raise SaveError(f"Output state validation failed: {vmsd.name}/{field.name}", errno=EPERM)
 
 
 def save_field(
@@ -409,6 +442,9 @@ def save_field(
         return
     count = element_count(field, opaque)
     sequence = getattr(opaque, field.attr) if field.attr else ()
+    if count > len(sequence or ()):
+        # C would send what lies behind the array.
+        raise SaveError(f"{field.name}: {len(sequence or ())} elements, {count} to be saved")
     for index in range(count):
         entry = None
         if described is not None and not (index and described.compressible(field)):
@@ -433,7 +469,11 @@ def _save_element(
         assert field.vmsd is not None, field.name
         inner: Vmdesc | None = None
         if entry is not None:
-            entry["struct"] = inner = {}
+            # As QEMU has it: a struct is an object of its own, a vstruct's
+            # description becomes part of the field's.
+            inner = entry if flags & VMSFlags.VSTRUCT else {}
+            if inner is not entry:
+                entry["struct"] = inner
         version = field.struct_version_id if flags & VMSFlags.VSTRUCT else None
         vmstate_save_state(f, field.vmsd, value, inner, version)
     else:

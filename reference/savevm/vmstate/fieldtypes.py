@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from savevm.constants import MAX_ALLOC
-from savevm.errors import LoadError
+from savevm.errors import LoadError, SaveError
 from savevm.qemufile import QEMUFileReader, QEMUFileWriter
 from savevm.recording import Role
 from savevm.vmstate.description import Opaque, VMSFlags, VMStateField, VMStateInfo
@@ -155,6 +155,8 @@ def _get_buffer(
 def _put_buffer(
     f: QEMUFileWriter, value: bytearray | None, size: int, field: VMStateField, _o: Opaque
 ) -> None:
+    if size > MAX_ALLOC:
+        raise SaveError(f"{field.name}: a buffer of {size} bytes, at most {MAX_ALLOC} are saved")
     if size > 0:
         data = (value or b"")[field.start : field.start + size]
         f.put_buffer(bytes(data).ljust(size, b"\0"))
@@ -166,7 +168,9 @@ BUFFER: Final = VMStateInfo("buffer", _get_buffer, _put_buffer)
 def _get_unused(
     f: QEMUFileReader, current: Any, size: int, _field: VMStateField, _o: Opaque
 ) -> Any:
-    if size < 0 and not f.profile.counts_are_int:
+    if size < 0:
+        # Under every profile: C would read 2^64 bytes in a loop that no end of
+        # file stops, which is no behaviour to reproduce.
         raise LoadError(f"negative size {size}", offset=f.tell(), expected=0, actual=size)
     f.skip_bytes(size, Role.FIELD)
     return current
@@ -200,16 +204,18 @@ def _get_bitmap(f: QEMUFileReader, current: int, size: int, field: VMStateField,
         )
     words = bitmap_words(size)
     data = f.get_buffer(8 * words, Role.FIELD).ljust(8 * words, b"\0")
-    # Word 0 comes first and holds the lowest bits; each word is big-endian.
-    value = 0
-    for index in range(words):
-        value |= int.from_bytes(data[8 * index : 8 * index + 8], "big") << (64 * index)
-    return value
+    return int.from_bytes(_swap_words(data), "big")
 
 
 def _put_bitmap(f: QEMUFileWriter, value: int, size: int, _f: VMStateField, _o: Opaque) -> None:
-    for index in range(bitmap_words(max(size, 0))):
-        f.put_be64(value >> (64 * index))
+    width = 8 * bitmap_words(max(size, 0))
+    f.put_buffer(_swap_words((value & ((1 << 8 * width) - 1)).to_bytes(width, "big")))
+
+
+def _swap_words(data: bytes) -> bytes:
+    """Words in reverse order: on the wire word 0, with the lowest bits, is first."""
+    # One pass: shifting each word into place costs the square of their number.
+    return b"".join(data[at : at + 8] for at in range(len(data) - 8, -8, -8))
 
 
 BITMAP: Final = VMStateInfo("bitmap", _get_bitmap, _put_bitmap)
