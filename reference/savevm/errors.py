@@ -67,16 +67,6 @@ class LoadError(SavevmError):
         where = "" if self.offset is None else f" (offset {self.offset:#x})"
         return ": ".join((*self.path, self.reason)) + where
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Exception pickles only its args; workers send errors between processes.
-        return (_rebuild_load_error, (self.reason, self.__dict__.copy()))
-
-
-def _rebuild_load_error(reason: str, attributes: dict[str, object]) -> LoadError:
-    error = LoadError(reason)
-    error.__dict__.update(attributes)
-    return error
-
 
 class SaveError(SavevmError):
     """A save could not finish: a handler refused, the sink failed, a device blocks.

@@ -122,18 +122,29 @@ def walk(root: object, path: str = "") -> Iterator[tuple[str, int | float | str 
 
     >>> list(walk(State(b=2, a=[1, bytearray(b"x")])))
     [('a[0]', 1), ('a[1]', b'x'), ('b', 2)]
+
+    Raises:
+        ValueError: a state contains itself: there is no last leaf.
     """
-    stack: list[tuple[str, object]] = [(path, root)]
+    stack: list[tuple[str, object, int]] = [(path, root, 0)]
+    above: list[object] = []
     while stack:
-        where, item = stack.pop()
+        where, item, depth = stack.pop()
+        if isinstance(item, (State, dict, list)):
+            del above[depth:]
+            if any(item is container for container in above):
+                raise ValueError(f"the state contains itself at {where}")
+            above.append(item)
         if isinstance(item, State):
             inner = sorted(item.__dict__.items(), reverse=True)
-            stack.extend((f"{where}.{name}" if where else name, v) for name, v in inner)
+            below = depth + 1
+            stack.extend((f"{where}.{name}" if where else name, v, below) for name, v in inner)
         elif isinstance(item, dict):
             pairs = sorted(((str(key), v) for key, v in item.items()), reverse=True)
-            stack.extend((f"{where}{{{key}}}", v) for key, v in pairs)
+            stack.extend((f"{where}{{{key}}}", v, depth + 1) for key, v in pairs)
         elif isinstance(item, list):
-            stack.extend((f"{where}[{i}]", item[i]) for i in range(len(item) - 1, -1, -1))
+            last = len(item) - 1
+            stack.extend((f"{where}[{i}]", item[i], depth + 1) for i in range(last, -1, -1))
         elif isinstance(item, bytearray):
             yield where, bytes(item)
         elif item is None or isinstance(item, (int, float, str, bytes)):

@@ -28,12 +28,31 @@ class Staged(Protocol):
         """Forget what was loaded aside."""
 
 
+class _Identity:
+    """What a machine calls itself and its sections."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._page_bits = machine.target_page_bits
+        self._names = (machine.machine_type, machine.capabilities, machine.uuid)
+        self._section_ids = [(se, se.section_id) for se in machine.savevm.handlers]
+
+    def restore(self) -> None:
+        machine = self._machine
+        machine.target_page_bits = self._page_bits
+        machine.machine_type, machine.capabilities, machine.uuid = self._names
+        for se, section_id in self._section_ids:
+            se.section_id = section_id
+
+
 class Transaction:
     """All or nothing for one load into ``machine``."""
 
     def __init__(self, machine: Machine) -> None:
         self._capture = Capture(machine.board, machine.clock)
         self._staged: list[Staged] = []
+        # Only a machine that adopts takes more than state from a stream.
+        self._identity = _Identity(machine) if machine.adopts else None
 
     def protect(self, opaque: Opaque) -> None:
         """Make sure ``opaque`` can be put back; a second call does nothing."""
@@ -56,3 +75,5 @@ class Transaction:
             staged.rollback()
         self._staged.clear()
         self._capture.restore()
+        if self._identity is not None:
+            self._identity.restore()

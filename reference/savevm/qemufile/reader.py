@@ -288,10 +288,14 @@ class QEMUFileReader:
         """Read ``size`` bytes and forget them (QEMU's ``get_unused_buffer``).
 
         Raises:
-            LoadError: the stream ends first (strict).
+            LoadError: the stream ends first (strict), or the size is negative
+                (unless ``counts_are_int``: nothing is read then).
         """
         if 0 <= size <= self._end - self._pos:
             self._pos += size
+            return
+        if size < 0:
+            self._get_long(size, what)
             return
         remaining = size
         while remaining > 0:
@@ -319,8 +323,12 @@ class QEMUFileReader:
         return bytes(self._buf[start : min(start + size, self._end)])
 
     def skip(self, size: int) -> None:
-        """Consume ``size`` bytes that were peeked at (``qemu_file_skip``)."""
-        if self._pos + size <= self._end:
+        """Consume ``size`` bytes that were peeked at (``qemu_file_skip``).
+
+        Raises:
+            LoadError: as :meth:`skip_bytes`, unless ``skip_needs_buffered_bytes``.
+        """
+        if 0 <= size <= self._end - self._pos:
             self._pos += size
         elif not self.profile.skip_needs_buffered_bytes:
             self.skip_bytes(size)

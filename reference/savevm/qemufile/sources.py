@@ -81,9 +81,12 @@ class FileSource:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        # A buffered file's read() waits until all bytes are there: on a pipe
+        # that is for ever, since a QEMUFile asks for more than it needs.
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
 
     def read(self, size: int) -> Buffer:
-        return self._file.read(size)
+        return self._read(size)
 
     def close(self) -> None:
         self._file.close()
