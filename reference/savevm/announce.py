@@ -118,8 +118,9 @@ class SelfAnnounce:
     Time is the caller's: rounds fire when :attr:`clock` has been moved and
     :attr:`timers` is run, or all in one with :meth:`advance_ms`.
 
-    In the seed the rounds left are a ``static int`` that nothing sets back.
-    So a second announcement after a whole first one sends its first frames and
+    Every announcement has five rounds, and a new one replaces one under way.
+    In the seed (``profile.announce_count_is_static``) the rounds left are a
+    ``static int`` that nothing sets back.  So a second announcement after a whole first one sends its first frames and
     then dies of an assertion, and one that begins during the first shares its
     rounds: five in all, on the newer timer, and the older timer is lost once it
     has fired.
@@ -127,20 +128,15 @@ class SelfAnnounce:
     Args:
         machine: whose :attr:`~savevm.machine.Machine.nics` announce themselves.
         trace: hears ``qemu_announce_self_iter`` for each frame.
-        count_is_static: count rounds as the seed does; otherwise every
-            announcement has five, and a new one replaces one under way.
 
     Attributes:
         clock: ``QEMU_CLOCK_REALTIME`` of this model.
         timers: the timers on it; empty when no announcement is under way.
     """
 
-    def __init__(
-        self, machine: "Machine", *, trace: Trace | None = None, count_is_static: bool = False
-    ) -> None:
+    def __init__(self, machine: "Machine", *, trace: Trace | None = None) -> None:
         self._machine = machine
         self._trace = trace
-        self._count_is_static = count_is_static
         self._count = SELF_ANNOUNCE_ROUNDS
         self._timer: QEMUTimer | None = None
         self.clock = VirtualClock()
@@ -152,7 +148,7 @@ class SelfAnnounce:
         Raises:
             AnnounceAborted: this is the seed's second announcement.
         """
-        if not self._count_is_static:
+        if not self._machine.profile.announce_count_is_static:
             self._end()
             self._count = SELF_ANNOUNCE_ROUNDS
         self._timer = self.timers.new_ns(self._once)

@@ -20,7 +20,6 @@ def xen_save_devices_state(
     filename: str | os.PathLike[str],
     *,
     trace: Trace | None = None,
-    close_errors_ignored: bool = False,
 ) -> None:
     """Save every device's state, but no RAM, to a file.
 
@@ -31,8 +30,6 @@ def xen_save_devices_state(
         machine: what is saved.
         filename: made anew or overwritten.
         trace: hears the save.
-        close_errors_ignored: as in the seed, the file's last bytes may be lost
-            without anyone being told.
 
     Raises:
         SaveError: the file cannot be opened ("Could not open …") or written
@@ -54,7 +51,7 @@ def xen_save_devices_state(
             raise SaveError("An IO error has occurred", errno=error.errno) from error
         finally:
             failure = f.close()
-        if failure and not close_errors_ignored:
+        if failure and not machine.profile.close_errors_ignored:
             raise SaveError("An IO error has occurred", errno=-failure)
 
 

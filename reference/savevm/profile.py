@@ -48,6 +48,9 @@ class Profile:
     ram_compress_page_dereferences_null: bool = False
     timers_taken_unclamped: bool = False
     disks_revert_before_load: bool = False
+    failed_savevm_changes_disks: bool = False
+    close_errors_ignored: bool = False
+    announce_count_is_static: bool = False
 
 
 def _switch(name: str, seed: str, strict: str, reason: str) -> Switch:
@@ -58,7 +61,8 @@ SWITCHES: Final[tuple[Switch, ...]] = (
     _switch(
         "eof_reads_as_zero",
         "a read past the end yields zero bytes and sets an error that is looked at later",
-        "a read past the end is an error at once",
+        "a read past the end is an error at once, and a snapshot's stream ends where its "
+        "vm_state_size says",
         "a stream cut at a section boundary looks finished (0x00 is the EOF marker), and half "
         "a device is loaded from zeros before anyone asks",
     ),
@@ -193,9 +197,29 @@ SWITCHES: Final[tuple[Switch, ...]] = (
     ),
     _switch(
         "disks_revert_before_load",
-        "loadvm reverts every disk and resets the machine before it reads the state",
-        "a loadvm that fails leaves disks and machine as they were",
+        "loadvm reverts every disk and resets the machine before it reads the state, and a guest "
+        "whose loadvm failed stays stopped",
+        "a loadvm that fails leaves disks and machine as they were, and the guest runs on",
         "load_vmstate: old memory would run on reverted disks",
+    ),
+    _switch(
+        "failed_savevm_changes_disks",
+        "a savevm that fails has already deleted the snapshot it was to replace, and other disks "
+        "keep the new one",
+        "a savevm that fails leaves every disk as it was",
+        "the order of work in hmp_savevm: a full disk loses the old snapshot too",
+    ),
+    _switch(
+        "close_errors_ignored",
+        "a saved state whose file cannot be flushed at the end counts as saved",
+        "it counts as failed",
+        "hmp_savevm and qmp_xen_save_devices_state drop what qemu_fclose returns",
+    ),
+    _switch(
+        "announce_count_is_static",
+        "announcements share one count of rounds; a second one after the first aborts",
+        "every announcement has its own rounds",
+        "static int count in qemu_announce_self_once is never set back",
     ),
 )
 

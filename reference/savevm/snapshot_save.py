@@ -37,8 +37,6 @@ def savevm(
     *,
     now: datetime,
     trace: Trace | None = None,
-    close_errors_ignored: bool = False,
-    failure_changes_disks: bool = False,
 ) -> SnapshotInfo:
     """Save the machine into a snapshot (``hmp_savevm``).
 
@@ -52,11 +50,6 @@ def savevm(
         name: name of the snapshot; ``None`` for one made of the date.
         now: the date; one without a zone is taken as UTC.
         trace: hears the save.
-        close_errors_ignored: as in the seed, a disk that cannot be flushed at
-            the end is none the worse.
-        failure_changes_disks: as in the seed, a save that fails has already
-            deleted the snapshot it was to replace, leaves its VM state where it
-            got to, and makes the snapshots of those disks that let it.
 
     Returns:
         The snapshot on the disk with the VM state.
@@ -70,12 +63,12 @@ def savevm(
     if device is None:
         raise SnapshotError("No block device can accept snapshots", errno=ENOTSUP)
     with stopped(machine, RunState.SAVE_VM):
-        guard = nullcontext() if failure_changes_disks else unchanged_disks_on_failure(machine)
-        with guard:
+        keep = machine.profile.failed_savevm_changes_disks
+        with nullcontext() if keep else unchanged_disks_on_failure(machine):
             wanted = _identity(machine, device, name, now)
             if name is not None:
                 del_existing_snapshots(machine, name)
-            size = _save_state(machine, device, trace, close_errors_ignored)
+            size = _save_state(machine, device, trace)
             return _create(machine, device, wanted, size)
 
 
@@ -95,9 +88,7 @@ def _identity(
     return dated if old is None else replace(dated, id_str=old.id_str, name=old.name)
 
 
-def _save_state(
-    machine: Machine, device: BlockDevice, trace: Trace | None, close_errors_ignored: bool
-) -> int:
+def _save_state(machine: Machine, device: BlockDevice, trace: Trace | None) -> int:
     f = QEMUFileWriter(BlockSink(device), trace=trace)
     try:
         qemu_savevm_state(f, machine)
@@ -106,7 +97,7 @@ def _save_state(
         raise SnapshotError(error.reason, errno=error.errno) from error
     size = f.tell()
     failure = f.close()
-    if failure and not close_errors_ignored:
+    if failure and not machine.profile.close_errors_ignored:
         raise SnapshotError(f"Error while writing VM state: {strerror(-failure)}", errno=-failure)
     return size
 

@@ -13,10 +13,17 @@ from savevm.announce import (
     self_announce_delay,
 )
 from savevm.machine import Machine
+from savevm.profile import SEED
 from savevm.trace import TraceLog
 
 MAC = bytes.fromhex("52540012abcd")
 OTHER = bytes.fromhex("52540012abce")
+
+
+def seed_machine_with(*nics: NICState) -> Machine:
+    machine = machine_with(*nics)
+    machine.profile = SEED
+    return machine
 
 
 def machine_with(*nics: NICState) -> Machine:
@@ -159,7 +166,7 @@ def test_an_announcement_under_way_is_replaced_by_a_new_one() -> None:
 
 def test_the_seed_dies_in_its_second_announcement_after_its_first_frames() -> None:
     nic = NICState(MAC)
-    announce = SelfAnnounce(machine_with(nic), count_is_static=True)
+    announce = SelfAnnounce(seed_machine_with(nic))
     announce.announce()
     announce.advance_ms(800)
     assert len(nic.sent) == 5
@@ -170,7 +177,7 @@ def test_the_seed_dies_in_its_second_announcement_after_its_first_frames() -> No
 
 def test_in_the_seed_an_overlapping_announcement_shares_the_rounds_of_the_first() -> None:
     nic = NICState(MAC)
-    announce = SelfAnnounce(machine_with(nic), count_is_static=True)
+    announce = SelfAnnounce(seed_machine_with(nic))
     announce.announce()  # 5 -> 4, the first timer due at 50
     announce.advance_ms(20)
     announce.announce()  # 4 -> 3, the second timer due at 20 + 150
@@ -182,7 +189,7 @@ def test_in_the_seed_an_overlapping_announcement_shares_the_rounds_of_the_first(
 
 
 def test_in_the_seed_a_leftover_timer_kills_after_the_rounds_were_used_up() -> None:
-    announce = SelfAnnounce(machine_with(NICState(MAC)), count_is_static=True)
+    announce = SelfAnnounce(seed_machine_with(NICState(MAC)))
     for _ in range(5):
         announce.announce()
     with pytest.raises(AnnounceAborted):

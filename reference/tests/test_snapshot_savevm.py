@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from savevm.block import BlockDevice
 from savevm.errors import SaveError, SnapshotError
 from savevm.machine import Machine, RunState
+from savevm.profile import SEED, STRICT
 from savevm.save import save_to_bytes
 from savevm.snapshot import find_vmstate_bs, loadvm, savevm
 from savevm.snapshot_info import SnapshotInfo
@@ -286,7 +288,8 @@ def test_stopping_drains_and_flushes_every_disk_and_ignores_flush_errors() -> No
     broken, good = FailingDisk("hd0", flush=errno.EIO), disk("hd1")
     good.submit_write(0, b"late")
     machine = machine_with(broken, good)
-    savevm(machine, "s", now=NOW, close_errors_ignored=True)
+    machine.profile = replace(STRICT, close_errors_ignored=True)
+    savevm(machine, "s", now=NOW)
     assert good.flushes == 1
     good.write(0, b"next")
     good.snapshot_goto("s")
@@ -327,16 +330,18 @@ def test_in_the_seed_a_save_that_fails_has_lost_the_snapshot_it_was_to_replace()
     machine = machine_with(device)
     savevm(machine, "s", now=NOW)
     device.fails = {"write": errno.ENOSPC}
+    machine.profile = SEED
     with pytest.raises(SnapshotError):
-        savevm(machine, "s", now=NOW, failure_changes_disks=True)
+        savevm(machine, "s", now=NOW)
     assert device.snapshot_list() == []
 
 
 def test_in_the_seed_one_disk_that_refuses_does_not_hinder_the_others() -> None:
     disks = [FailingDisk("hd0", create=errno.EIO), disk("hd1"), FailingDisk("hd2", create=5)]
     machine = machine_with(*disks)
+    machine.profile = SEED
     with pytest.raises(SnapshotError) as caught:
-        savevm(machine, "s", now=NOW, failure_changes_disks=True)
+        savevm(machine, "s", now=NOW)
     assert caught.value.reason.splitlines() == [
         "Error while creating snapshot on 'hd0'",
         "Error while creating snapshot on 'hd2'",
@@ -357,7 +362,8 @@ def test_a_flush_that_fails_at_the_end_fails_the_save_but_not_in_the_seed() -> N
     machine = machine_with(FailingDisk("hd0", flush=errno.ENOSPC))
     with pytest.raises(SnapshotError, match="No space left on device"):
         savevm(machine, "s", now=NOW)
-    assert savevm(machine, "s", now=NOW, close_errors_ignored=True).vm_state_size > 0
+    machine.profile = replace(STRICT, close_errors_ignored=True)
+    assert savevm(machine, "s", now=NOW).vm_state_size > 0
 
 
 def test_a_list_that_cannot_be_read_counts_as_no_old_snapshot() -> None:
@@ -369,8 +375,9 @@ def test_what_a_failed_save_of_the_seed_left_behind_does_not_hurt_the_next() -> 
     device = FailingDisk("hd0")
     machine = machine_with(device)
     device.fails = {"create": errno.EIO}
+    machine.profile = SEED
     with pytest.raises(SnapshotError):
-        savevm(machine, "s", now=NOW, failure_changes_disks=True)
+        savevm(machine, "s", now=NOW)
     assert device.vmstate_end() > 0
     device.fails = {}
     savevm(machine, "s", now=NOW)
