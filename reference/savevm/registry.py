@@ -235,6 +235,11 @@ class SaveState:
         self.handlers.append(entry)
         return entry
 
+    def skip_section_ids(self, count: int) -> None:
+        """Use up ``count`` section ids, as handlers do that have gone again or
+        that another build of a machine has."""
+        self.global_section_id += count
+
     def calculate_new_instance_id(self, idstr: str) -> int:
         """One more than the greatest instance id of that name, from 0."""
         taken = [se.instance_id for se in self.handlers if se.idstr == idstr]
