@@ -6,6 +6,7 @@ directions are two classes, so that a handler cannot read what it should write.
 
 from savevm.qemufile.reader import QEMUFileReader
 from savevm.qemufile.sources import (
+    Buffer,
     BytesSink,
     ChunkSource,
     FileSink,
@@ -17,6 +18,7 @@ from savevm.qemufile.sources import (
 from savevm.qemufile.writer import QEMUFileWriter
 
 __all__ = [
+    "Buffer",
     "BytesSink",
     "ChunkSource",
     "FileSink",
