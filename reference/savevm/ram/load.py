@@ -1,0 +1,159 @@
+"""Loading RAM: the items of one section, up to EOS (``ram_load``).
+
+Theory of operation.  One :class:`RAMLoader` serves one section; START, PART and
+END are alike.  Runs of regular items are taken by :mod:`savevm.ram.runs`; all
+others come here one by one.  A fault that leaves no doubt where the next item
+begins is *complained* about: that ends a plain load, while a recording one
+skips the item's effect and reads on.  Any other fault is raised.
+
+Source: ``ram_load`` of QEMU ``migration/ram.c`` (at the seed in
+``arch_init.c``); texts of later QEMUs where the seed has none.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from savevm.errors import LoadError
+from savevm.qemufile import QEMUFileReader
+from savevm.ram.context import LoadContext
+from savevm.ram.items import PAGE_KINDS, RAM_SAVE_VERSION, RAMFlag, RAMItem, kind_name
+from savevm.ram.load_list import load_block_list
+from savevm.ram.load_page import load_page
+from savevm.ram.report import RunReport
+from savevm.ram.runs import RunReader
+from savevm.recording import NodeKind, Role
+from savevm.vmstate.description import Opaque
+
+if TYPE_CHECKING:
+    from savevm.ram.state import RAMState
+
+_WORD_SIZE: Final = 8
+
+
+def ram_load(f: QEMUFileReader, opaque: Opaque, version_id: int) -> int:
+    """Load one section of RAM.
+
+    Args:
+        f: the stream, behind the section's header.
+        opaque: the machine's :class:`~savevm.ram.state.RAMState`.
+        version_id: version in the section's header; 4 is the only one.
+
+    Returns:
+        0.
+
+    Raises:
+        LoadError: the section is refused.
+    """
+    ram: RAMState = opaque
+    RAMLoader(f, ram).load(version_id)
+    return 0
+
+
+class RAMLoader:
+    """Loads one section.
+
+    Args:
+        f: the stream; its profile decides the manners of this load.
+        ram: what is loaded into.
+    """
+
+    def __init__(self, f: QEMUFileReader, ram: "RAMState") -> None:
+        ram.incoming.begin_section(f, staged=ram.staged)
+        self._f = f
+        self._context = LoadContext(f, ram)
+        self._report = None if f.recorder is None else RunReport(f.recorder, ram.page_size)
+        # Trace events come one per page, in order: then pages are taken so too.
+        runs = ram.decode_runs and f.trace is None
+        self._runs = RunReader(f, ram, self._report) if runs else None
+
+    def load(self, version_id: int) -> None:
+        """Load the items up to EOS.
+
+        Raises:
+            LoadError: see :func:`ram_load`.
+        """
+        f, context = self._f, self._context
+        ret = 0
+        try:
+            if version_id != RAM_SAVE_VERSION:
+                raise LoadError(
+                    f"expected version {RAM_SAVE_VERSION}, read {version_id}",
+                    offset=f.tell(),
+                    path=("version",),
+                    expected=RAM_SAVE_VERSION,
+                    actual=version_id,
+                )
+            self._load_items()
+        except LoadError as error:
+            ret = -error.errno
+            # A fault of the stream itself does not know what it was read for.
+            if not error.path:
+                error.path = context.path
+            raise
+        finally:
+            if f.trace is not None:
+                f.trace("ram_load_complete", ret, context.incoming.sections)
+
+    def _load_items(self) -> None:
+        f = self._f
+        kind = -1
+        # Ends with the stream at the latest: every item takes eight bytes of it.
+        while kind != RAMFlag.EOS:
+            self._context.path = ()
+            if self._runs is not None:
+                self._take_runs(self._runs)
+            kind = self._load_item()
+            if f.get_error():
+                raise LoadError(
+                    "the stream ended inside a section of RAM",
+                    errno=-f.get_error(),
+                    offset=f.tell(),
+                )
+
+    def _take_runs(self, runs: RunReader) -> None:
+        try:
+            runs.read()
+        finally:
+            if self._report is not None:
+                self._report.flush()
+
+    def _load_item(self) -> int:
+        """Load one item; return its kind."""
+        f, recorder = self._f, self._f.recorder
+        start = f.tell()
+        if recorder is None:
+            return self._load_behind(f.get_be64(Role.RAM_HEADER), start)
+        word = int.from_bytes(f.peek_buffer(_WORD_SIZE).ljust(_WORD_SIZE, b"\0"), "big")
+        flags = word & (self._context.page_size - 1)
+        is_page = flags & ~RAMFlag.CONTINUE in PAGE_KINDS
+        name = f"page {word - flags:#x}" if is_page else kind_name(flags)
+        recorder.enter(NodeKind.RAM_ITEM, name, start, kind_name(flags))
+        try:
+            kind = self._load_behind(f.get_be64(Role.RAM_HEADER), start)
+            if not is_page:
+                recorder.value(RAMItem(flags, "", word - flags))
+            return kind
+        finally:
+            recorder.leave(f.tell())
+
+    def _load_behind(self, word: int, start: int) -> int:
+        """Load what follows an item's word; return the item's kind."""
+        context = self._context
+        flags = word & (context.page_size - 1)
+        address = word - flags
+        kind = flags & ~RAMFlag.CONTINUE
+        if kind in PAGE_KINDS:
+            load_page(context, flags, address, start)
+        elif kind == RAMFlag.MEM_SIZE:
+            load_block_list(context, address, start)
+            context.note(flags, "", 0)
+        elif kind == RAMFlag.MULTIFD_FLUSH:
+            context.note(flags, "", 0)
+        elif kind != RAMFlag.EOS:
+            what = "need an RDMA transport" if kind & RAMFlag.HOOK else "mean no item"
+            raise LoadError(
+                f"flags {flags:#x} {what}",
+                offset=start,
+                actual=flags,
+                qemu=f"Unknown combination of migration flags: {flags:#x}",
+            )
+        return kind
