@@ -7,7 +7,7 @@ neither captured nor digested.  That one rule gives transactions (a failed load
 leaves everything as it was), digests, and comparison that names what differs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Final
 
@@ -56,15 +56,15 @@ class Capture:
                 seen.add(id(item))
                 attributes = item.__dict__
                 undo.append((item, attributes.copy()))
-                stack.extend(v for v in attributes.values() if type(v) not in _ATOMS)
+                stack.extend([v for v in attributes.values() if type(v) not in _ATOMS])
             elif isinstance(item, list):
                 seen.add(id(item))
                 undo.append((item, item.copy()))
-                stack.extend(v for v in item if type(v) not in _ATOMS)
+                stack.extend([v for v in item if type(v) not in _ATOMS])
             elif isinstance(item, dict):
                 seen.add(id(item))
                 undo.append((item, item.copy()))
-                stack.extend(v for v in item.values() if type(v) not in _ATOMS)
+                stack.extend([v for v in item.values() if type(v) not in _ATOMS])
             elif isinstance(item, bytearray):
                 seen.add(id(item))
                 undo.append((item, bytes(item)))
@@ -162,7 +162,9 @@ def digest(*roots: object) -> str:
     return hasher.hexdigest()
 
 
-def differences(before: dict[str, object], after: dict[str, object], limit: int = 8) -> list[str]:
+def differences(
+    before: Mapping[str, object], after: Mapping[str, object], limit: int = 8
+) -> list[str]:
     """Name up to ``limit`` leaves that differ between two ``dict(walk(...))``."""
     found: list[str] = []
     for path in sorted(before.keys() | after.keys()):
