@@ -7,14 +7,13 @@ rolls all of them back; one that succeeds commits.  Hooks of a device change
 only that device's state, so nothing else needs protecting but the board.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from savevm.machine import Machine
 from savevm.state import Capture
 from savevm.vmstate.description import Opaque
 
 
-@runtime_checkable
 class Staged(Protocol):
     """State that knows how to load aside and swap in."""
 
@@ -26,6 +25,11 @@ class Staged(Protocol):
 
     def rollback(self) -> None:
         """Forget what was loaded aside."""
+
+
+def _is_staged(opaque: Opaque) -> TypeGuard[Staged]:
+    # isinstance with a runtime-checkable protocol costs as much as a small load.
+    return hasattr(opaque, "stage") and hasattr(opaque, "rollback")
 
 
 class _Identity:
@@ -56,7 +60,7 @@ class Transaction:
 
     def protect(self, opaque: Opaque) -> None:
         """Make sure ``opaque`` can be put back; a second call does nothing."""
-        if isinstance(opaque, Staged):
+        if _is_staged(opaque):
             if not any(opaque is staged for staged in self._staged):
                 opaque.stage()
                 self._staged.append(opaque)

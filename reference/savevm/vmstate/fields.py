@@ -100,7 +100,7 @@ def varray(
         multiply: the count is in units of this many elements
             (``VMS_MULTIPLY_ELEMENTS``); 0 for none.
     """
-    flags = _COUNT_FLAGS[count]
+    flags: int = _COUNT_FLAGS[count]
     if alloc:
         flags |= VMSFlags.POINTER | VMSFlags.ALLOC
     if multiply:
@@ -191,7 +191,7 @@ def struct(
         pointer: reached through a pointer (``VMS_POINTER``).
         new: makes the state on load if given (``VMS_ALLOC``).
     """
-    flags = VMSFlags.STRUCT
+    flags: int = VMSFlags.STRUCT
     if pointer:
         flags |= VMSFlags.POINTER
     if new:
@@ -240,7 +240,7 @@ def struct_varray(
         new: makes an element; given, the array is made anew on load
             (``VMS_ALLOC``).
     """
-    flags = VMSFlags.STRUCT | _COUNT_FLAGS[count]
+    flags: int = VMSFlags.STRUCT | _COUNT_FLAGS[count]
     if new:
         flags |= VMSFlags.ALLOC | VMSFlags.POINTER
     return VMStateField(
