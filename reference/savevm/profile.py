@@ -236,3 +236,11 @@ def profile_named(name: str) -> Profile:
         KeyError: there is no such profile.
     """
     return {"strict": STRICT, "seed": SEED}[name]
+
+
+def as_markdown() -> str:
+    """The table of switches as ``docs/profiles.md`` shows it."""
+    rows = [f"| `{s.name}` | {s.seed} | {s.strict} | {s.reason} |" for s in SWITCHES]
+    return "\n".join(
+        ["| switch | `seed` | `strict` | why they differ |", "|---|---|---|---|", *rows, ""]
+    )
