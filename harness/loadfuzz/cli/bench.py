@@ -1,0 +1,67 @@
+"""``loadfuzz bench``: how fast, each figure as a ratio inside one run."""
+
+import sys
+from collections.abc import Callable
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from loadfuzz.bench import fields, inspection, ram, tax
+from loadfuzz.bench.results import Figure
+
+
+@click.group(name="bench")
+def command() -> None:
+    """Measure loadfuzz itself.
+
+    Every figure has a baseline that was measured in the same run; ratios can be
+    compared between machines, absolute figures cannot.
+    """
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print {results: [...]} on stdout.")
+@click.option("--ram-mib", default=256, show_default=True, type=click.IntRange(1, 4096),
+              help="RAM that is loaded and saved.")
+@click.option("--stream-mib", default=1024, show_default=True, type=click.IntRange(1, 16384),
+              help="Size of the stream that is inspected; it is written to a temporary file.")
+@click.option("--execs", default=20_000, show_default=True, type=click.IntRange(100),
+              help="Executions of each fuzz run that is measured.")
+@click.option("--only", multiple=True, metavar="NAME",
+              type=click.Choice(["ram", "fields", "run", "inspect"]),
+              help="Measure only this; may be repeated.")
+def speed(
+    as_json: bool, ram_mib: int, stream_mib: int, execs: int, only: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Speed and memory of loading, saving, fuzzing and inspecting.
+
+    \b
+    Example:  loadfuzz bench speed --json | jq '.results[] | {name, ratio}'
+    """
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "ram": lambda: ram.measure(ram_mib),
+        "fields": fields.measure,
+        "run": lambda: tax.measure(execs),
+        "inspect": lambda: inspection.measure(stream_mib),
+    }
+    figures: list[Figure] = []
+    for name, measure in parts.items():
+        if not only or name in only:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            figures += measure()
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.encode({"results": figures}) + b"\n")
+        return
+    table = Table("name", "value", "baseline", "ratio", "goal", box=None)
+    for item in figures:
+        unit = item.unit
+        table.add_row(
+            item.name,
+            f"{item.value:,.1f} {unit}",
+            f"{item.baseline:,.1f} {unit}",
+            f"{item.ratio:.2f}",
+            "" if item.goal is None else f">= {item.goal:g}",
+        )
+    Console().print(table)
