@@ -14,7 +14,7 @@ from typing import Final
 
 from savevm.constants import IDSTR_MAX
 from savevm.errors import LoadError
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer
 from savevm.ram.items import PAGE_SIZE_MAX, PAGE_SIZE_MIN
 from savevm.ram.pages import DenseMemory, NoMemory, PageMemory
 from savevm.registry import HasDevicePath

@@ -22,7 +22,7 @@ class LoadContext:
         path: where in the section the item in hand is: block, page.
     """
 
-    __slots__ = ("f", "ram", "incoming", "page_size", "profile", "path")
+    __slots__ = ("f", "ram", "incoming", "page_size", "profile", "path", "_unrecorded")
 
     def __init__(self, f: QEMUFileReader, ram: "RAMState") -> None:
         self.f = f
@@ -31,6 +31,18 @@ class LoadContext:
         self.page_size = ram.page_size
         self.profile = f.profile
         self.path: tuple[str, ...] = ()
+        self._unrecorded: tuple[str, ...] = ()
+
+    def at(self, path: tuple[str, ...], unrecorded: tuple[str, ...] = ()) -> None:
+        """From now on the place is ``path``.
+
+        Args:
+            path: the whole of it.
+            unrecorded: what of it is not the name of a structure that a
+                recorder has been told to enter: it knows the rest itself.
+        """
+        self.path = path
+        self._unrecorded = unrecorded
 
     def complain(self, error: LoadError) -> None:
         """A fault that leaves no doubt where the next item begins.
@@ -38,7 +50,7 @@ class LoadContext:
         Raises:
             LoadError: ``error``, with its place, unless the load is recorded.
         """
-        error.path = self.path
+        error.path = self.path if self.f.recorder is None else self._unrecorded
         self.f.complain(error)
 
     def read_name(self) -> str:

@@ -98,7 +98,7 @@ class RAMLoader:
         kind = -1
         # Ends with the stream at the latest: every item takes eight bytes of it.
         while kind != RAMFlag.EOS:
-            self._context.path = ()
+            self._context.at(())
             if self._runs is not None:
                 self._take_runs(self._runs)
             kind = self._load_item()

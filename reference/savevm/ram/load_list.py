@@ -58,9 +58,9 @@ def _load_entry(context: LoadContext, total: int) -> int:
     """One block of the list; return its length."""
     f, ram = context.f, context.ram
     start = f.tell()
-    context.path = ("block list",)
+    context.at(("block list",))
     idstr = context.read_name()
-    context.path = ("block list", idstr)
+    context.at(("block list", idstr), (idstr,))
     length_at = f.tell()
     length = f.get_be64(Role.RAM_LENGTH)
     if f.recorder is not None:

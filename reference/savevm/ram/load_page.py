@@ -33,7 +33,7 @@ def load_page(context: LoadContext, flags: int, address: int, start: int) -> Non
     """
     f = context.f
     block = _find_block(context, flags, address, start)
-    context.path = (block.idstr, f"page {address:#x}")
+    context.at((block.idstr, f"page {address:#x}"), (block.idstr,))
     inside = _check_address(context, block, flags, address, start)
     if f.trace is not None:
         f.trace("ram_load_loop", block.idstr, address, flags)
@@ -54,7 +54,7 @@ def load_page(context: LoadContext, flags: int, address: int, start: int) -> Non
 def _find_block(context: LoadContext, flags: int, address: int, start: int) -> RAMBlock:
     """The block that the item names, or means by CONTINUE."""
     incoming = context.incoming
-    context.path = (f"page {address:#x}",)
+    context.at((f"page {address:#x}",))
     idstr = ""
     if flags & RAMFlag.CONTINUE:
         block = incoming.last_block

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer
 from savevm.ram.blocks import RAMBlock
 from savevm.ram.schedule import SaveSchedule
 from savevm.registry import MigrationParams

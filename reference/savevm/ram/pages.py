@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer
 
 
 class PageMemory(ABC):
@@ -152,7 +152,7 @@ class DenseMemory(PageMemory):
 
     def read(self, offset: int, size: int) -> bytes:
         if not self._written:
-            return bytes(self.data[offset : offset + size])
+            return bytes(memoryview(self.data)[offset : offset + size])
         pieces, end = [], offset + size
         while offset < end:
             page = offset // self.page_size

@@ -8,7 +8,7 @@ long run is therefore one call, and only a short one is told item by item.
 from dataclasses import dataclass, field
 from typing import Final
 
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer
 from savevm.ram.items import RAMFlag, RAMItem, kind_name
 from savevm.recording import NodeKind, Recorder, Role
 

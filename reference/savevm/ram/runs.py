@@ -16,8 +16,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from savevm.errors import LoadError
-from savevm.qemufile import QEMUFileReader
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer, QEMUFileReader
 from savevm.ram.blocks import RAMBlock
 from savevm.ram.items import RAMFlag
 from savevm.ram.report import RunReport

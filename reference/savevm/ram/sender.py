@@ -9,8 +9,7 @@ and ``ram_save_page`` of QEMU ``migration/ram.c``.
 from struct import Struct, pack
 from typing import Final
 
-from savevm.qemufile import QEMUFileWriter
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer, QEMUFileWriter
 from savevm.ram.blocks import RAMBlock
 from savevm.ram.items import ENCODING_FLAG_XBZRLE, RAMFlag
 from savevm.ram.outgoing import Outgoing, XBZRLECache

@@ -9,7 +9,7 @@ Sources: QEMU ``migration/xbzrle.c`` and ``uleb128_*_small`` of ``util/cutils.c`
 import re
 from typing import Final
 
-from savevm.qemufile.sources import Buffer
+from savevm.qemufile import Buffer
 
 ULEB128_SMALL_MAX: Final = 0x3FFF
 """Largest number two bytes of seven bits hold; also the largest page, less one,
