@@ -101,6 +101,7 @@ class Loader:
         """
         try:
             self.check_blocked()
+            self.machine.savevm.begin_load()
             self.load_header()
             self.load_sections(depth=0)
             self._error_after_eof = self.f.get_error()
@@ -261,6 +262,8 @@ class Loader:
             self.handlers.insert(0, le)
             if self.machine.adopts:
                 se.section_id = section_id
+                if se.vmsd is None:
+                    se.version_id = version
             self.load_body(le, section_type)
         except LoadError as error:
             raise error.within(idstr) from None

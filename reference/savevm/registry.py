@@ -273,6 +273,10 @@ class SaveState:
             se for se in self.handlers if not (se.vmsd is vmsd and se.opaque is opaque)
         ]
 
+    def begin_load(self) -> None:
+        """A load begins.  Handlers of a machine have nothing to forget; those
+        that :mod:`savevm.foreign` makes have, since some share a name."""
+
     # -- finding -------------------------------------------------------------------
 
     def find_se(self, idstr: str, instance_id: int, profile: Profile) -> SaveStateEntry | None:

@@ -39,14 +39,15 @@ class _Identity:
         self._machine = machine
         self._page_bits = machine.target_page_bits
         self._names = (machine.machine_type, machine.capabilities, machine.uuid)
-        self._section_ids = [(se, se.section_id) for se in machine.savevm.handlers]
+        self._ids = [(se, se.section_id, se.version_id) for se in machine.savevm.handlers]
 
     def restore(self) -> None:
         machine = self._machine
         machine.target_page_bits = self._page_bits
         machine.machine_type, machine.capabilities, machine.uuid = self._names
-        for se, section_id in self._section_ids:
+        for se, section_id, version_id in self._ids:
             se.section_id = section_id
+            se.version_id = version_id
 
 
 class Transaction:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from savevm.constants import SectionType
+from savevm.ram.items import kind_name
 from savevm.recording import NodeKind, Role
 
 Value: TypeAlias = (
@@ -192,9 +193,7 @@ class SectionNode(Node):
     @property
     def fields(self) -> list[Node]:
         """Leaves of the payload: every value between header and footer."""
-        return [
-            leaf for leaf in self.leaves() if self.header_end <= leaf.start < self.payload_end
-        ]
+        return [leaf for leaf in self.leaves() if self.header_end <= leaf.start < self.payload_end]
 
     def header(self, role: Role) -> Node:
         """The leaf of the header with ``role``: SECTION_TYPE, SECTION_ID,
@@ -223,6 +222,8 @@ class RamRunNode(Node):
     """
 
     __slots__ = ("flags", "block", "address", "page_size", "items")
+    WORD_SIZE: Final = 8
+    """Bytes of an item's first word."""
 
     def __init__(
         self,
@@ -241,6 +242,11 @@ class RamRunNode(Node):
         self.address = address
         self.items = items
         self.page_size = page_size
+
+    @property
+    def item_kind(self) -> str:
+        """``page`` or ``zero``, as in the path of an item."""
+        return kind_name(self.flags)
 
     def item_span(self, index: int) -> tuple[int, int]:
         """Half-open span of item ``index``, its 8-byte header included.

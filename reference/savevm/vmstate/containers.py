@@ -14,7 +14,7 @@ from savevm.qemufile import QEMUFileReader, QEMUFileWriter
 from savevm.recording import NodeKind, Role
 from savevm.state import State
 from savevm.vmstate import engine
-from savevm.vmstate.description import Opaque, VMStateField, VMStateInfo
+from savevm.vmstate.description import Opaque, Vmdesc, VMStateField, VMStateInfo
 
 _MORE: Final = 1
 _END: Final = 0
@@ -160,6 +160,14 @@ def _put_tmp(f: QEMUFileWriter, value: Opaque, _size: int, field: VMStateField, 
     engine.vmstate_save_state(f, field.vmsd, _temporary(field, value), None)
 
 
+def _put_tmp_described(
+    f: QEMUFileWriter, value: Opaque, _size: int, field: VMStateField, _o: Opaque, entry: Vmdesc
+) -> None:
+    # As QEMU has it: the temporary's description becomes part of the field's.
+    assert field.vmsd is not None, field.name
+    engine.vmstate_save_state(f, field.vmsd, _temporary(field, value), entry)
+
+
 def _temporary(field: VMStateField, parent: Opaque) -> Opaque:
     assert field.new is not None, field.name
     tmp = field.new()
@@ -167,4 +175,4 @@ def _temporary(field: VMStateField, parent: Opaque) -> Opaque:
     return tmp
 
 
-TMP: Final = VMStateInfo("tmp", _get_tmp, _put_tmp)
+TMP: Final = VMStateInfo("tmp", _get_tmp, _put_tmp, put_described=_put_tmp_described)

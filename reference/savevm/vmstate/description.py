@@ -68,6 +68,9 @@ class VMStateInfo:
         code: :mod:`struct` code where a run of fields may hold this type.
         lo: least value that travels unchanged (mutators aim around it).
         hi: greatest value that travels unchanged.
+        put_described: ``put`` with the field's vmdesc entry as one argument
+            more, for a type that says there what it is made of; ``None`` for
+            the others.
     """
 
     name: str
@@ -77,6 +80,9 @@ class VMStateInfo:
     code: str = ""
     lo: int = 0
     hi: int = 0
+    put_described: (
+        "Callable[[QEMUFileWriter, Any, int, VMStateField, Opaque, Vmdesc], None] | None"
+    ) = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -477,8 +477,13 @@ def _save_element(
         version = field.struct_version_id if flags & VMSFlags.VSTRUCT else None
         vmstate_save_state(f, field.vmsd, value, inner, version)
     else:
-        assert field.info is not None, field.name
-        field.info.put(f, value, element_size(field, opaque), field, opaque)
+        info = field.info
+        assert info is not None, field.name
+        size = element_size(field, opaque)
+        if entry is not None and info.put_described is not None:
+            info.put_described(f, value, size, field, opaque, entry)
+        else:
+            info.put(f, value, size, field, opaque)
 
 
 def _save_subsections(

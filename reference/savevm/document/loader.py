@@ -1,0 +1,261 @@
+"""The loader that survives: it notes what it would refuse, and goes on.
+
+Everything is decoded by :class:`~savevm.load.Loader`; this subclass only
+decides where to go on after an error, and reads what it cannot understand as
+opaque bytes.
+"""
+
+from typing import Final
+
+from savevm.constants import (
+    QEMU_VM_SECTION_END,
+    QEMU_VM_SECTION_FOOTER,
+    QEMU_VM_SECTION_PART,
+    QEMU_VM_SECTION_START,
+    QEMU_VM_VMDESCRIPTION,
+)
+from savevm.document.reading import RecordingReader
+from savevm.document.recorder import TreeRecorder
+from savevm.document.resync import FOOTER_SIZE, LOOKBACK_MAX, Searcher
+from savevm.errors import LoadError
+from savevm.load import Loader, LoadStateEntry, vmstate_load
+from savevm.machine import Machine
+from savevm.qemufile import QEMUFileWriter
+from savevm.recording import NodeKind, Role
+from savevm.registry import SaveStateEntry, SaveVMHandlers
+from savevm.state import State
+
+HANDLERS_MAX: Final = 1024
+"""Sections that one recorded stream may begin.  Real ones have some dozens; each
+is compared with all before it."""
+_ANY_VERSION: Final = 0x7FFF_FFFF
+_HEADER_LEAST: Final = 6
+"""Bytes of a START or FULL header up to its name."""
+
+
+class RecordingLoader(Loader):
+    """One lenient load of one stream.
+
+    Args:
+        f: the stream.
+        machine: knows the devices; put back as it was at the end.
+        searcher: finds where to go on.
+        expects: the machine is thought to know every device: one it lacks is a
+            problem.  Otherwise such a section is just opaque.
+    """
+
+    def __init__(
+        self, f: RecordingReader, machine: Machine, searcher: Searcher, *, expects: bool
+    ) -> None:
+        super().__init__(f, machine)
+        self._reader = f
+        self._tree: TreeRecorder = f.recorder
+        self._searcher = searcher
+        self._expects = expects
+        self._section_start = 0
+        self._begun = 0
+
+    def load(self) -> None:
+        """Load all of it; nothing is raised, whatever the stream is."""
+        try:
+            self._load_stream()
+        finally:
+            self.free_handlers()
+            if self._transaction is not None:
+                self._transaction.rollback()
+
+    def _load_stream(self) -> None:
+        f, tree = self._reader, self._tree
+        self.machine.savevm.begin_load()
+        try:
+            self.load_header()
+        except LoadError as error:
+            self._note(error)
+            at = f.tell()
+            self._go_to(self._searcher.next_section(at), at)
+        ended = False
+        while True:
+            try:
+                self.load_sections(depth=0)
+                ended = True
+            except LoadError as error:
+                self._note(error)
+                break
+            following = self._behind_eof()
+            if following is None:
+                break
+            self._go_to(following, following)
+        if ended:
+            try:
+                self.load_vmdesc()
+            except LoadError as error:
+                self._note(error)
+            tree.add_opaque(f.tell(), self._searcher.size, Role.TRAILER)
+
+    def _behind_eof(self) -> int | None:
+        """Where the stream goes on although an EOF was read; ``None`` if it does not."""
+        f = self._reader
+        at = f.tell()
+        if at >= self._searcher.size or f.peek_byte() == QEMU_VM_VMDESCRIPTION:
+            return None
+        following = self._searcher.next_section(at)
+        if following >= self._searcher.size:
+            return None
+        self._note(LoadError("the stream goes on behind its end", offset=at - 1))
+        return following
+
+    # -- sections --------------------------------------------------------------------------
+
+    def load_section(self, section_type: int, start: int, depth: int) -> None:
+        self._section_start = start
+        before = len(self._tree.problems)
+        try:
+            super().load_section(section_type, start, depth)
+        except LoadError as error:
+            self._note(error, start)
+            if not self._load_lost_part(section_type, start):
+                self._skip_junk(start)
+            return
+        at = self._reader.tell()
+        if len(self._tree.problems) > before and not self._plausible(section_type, at):
+            self._skip_junk(start)
+
+    def _plausible(self, section_type: int, at: int) -> bool:
+        """Whether a command that was complained about was one."""
+        known = section_type in (
+            QEMU_VM_SECTION_START, QEMU_VM_SECTION_PART, QEMU_VM_SECTION_END, 4,
+        )  # fmt: skip
+        return known or self._searcher.is_next(at)
+
+    def _skip_junk(self, start: int) -> None:
+        """What began at ``start`` is no section: go on at the next one."""
+        following = self._searcher.next_section(start + 1)
+        self._tree.cut(start)
+        self._go_to(following, start)
+
+    def _load_lost_part(self, section_type: int, start: int) -> bool:
+        """A PART or END whose START is missing: opaque up to its footer, or read by
+        the only live handler there is."""
+        f, tree = self._reader, self._tree
+        if section_type not in (QEMU_VM_SECTION_PART, QEMU_VM_SECTION_END):
+            return False
+        if f.tell() != start + FOOTER_SIZE:
+            return False
+        f.seek(start + 1)
+        tree.cut(start + 1)
+        section_id = f.get_be32(Role.SECTION_ID)
+        _, footer = self._searcher.end_of_section(section_id, f.tell())
+        if not footer:
+            return False
+        live = [le for le in self.handlers if le.se.live]
+        se = live[0].se if len(live) == 1 else _unknown(f"section {section_id:#x}", 0)
+        le = LoadStateEntry(se, section_id, live[0].version_id if len(live) == 1 else 0)
+        tree.enter(NodeKind.SECTION, se.idstr, start)
+        try:
+            self.load_body(le, section_type)
+        finally:
+            tree.leave(f.tell())
+        return True
+
+    def find_handler(
+        self, section_type: int, section_id: int, idstr: str, instance_id: int, start: int
+    ) -> SaveStateEntry:
+        self._begun += 1
+        if self._begun > HANDLERS_MAX:
+            raise LoadError(f"more than {HANDLERS_MAX} sections begin", offset=start)
+        if section_type == QEMU_VM_SECTION_START:
+            self._searcher.live_ids.add(section_id)
+        try:
+            return super().find_handler(section_type, section_id, idstr, instance_id, start)
+        except LoadError as error:
+            if not self._searcher.is_header(start):
+                _, footer = self._searcher.end_of_section(section_id, start + _HEADER_LEAST)
+                if not footer:
+                    # Neither its beginning nor its end looks like a section's.
+                    raise
+            if self._expects and idstr:
+                self._note(error.within(idstr), start)
+            return _unknown(idstr, instance_id)
+
+    def _read_idstr(self, section_id: int) -> str:
+        try:
+            return super()._read_idstr(section_id)
+        except LoadError as error:
+            if self._reader.tell() >= self._searcher.size:
+                raise
+            self._note(error)
+            return ""
+
+    def _check_version(self, se: SaveStateEntry, version_id: int, offset: int) -> int:
+        try:
+            return super()._check_version(se, version_id, offset)
+        except LoadError as error:
+            # The layout we know is the best guess for one that we do not.
+            self._note(error.within(se.idstr))
+            return se.version_id
+
+    def load_body(self, le: LoadStateEntry, section_type: int) -> None:
+        del section_type
+        f, tree = self._reader, self._tree
+        start = f.tell()
+        try:
+            if isinstance(le.se.opaque, _Unknown):
+                self._find_footing(le, self._section_start + _HEADER_LEAST)
+                return
+            vmstate_load(f, le, self._transaction)
+            self.check_section_footer(le)
+        except LoadError as error:
+            self._note(error.within(*tree.open_names()), start)
+            self._find_footing(le, max(start, f.tell() - LOOKBACK_MAX))
+
+    def check_section_footer(self, le: LoadStateEntry) -> None:
+        if self.machine.skip_section_footers:
+            return
+        f, searcher = self._reader, self._searcher
+        start = f.tell()
+        damaged = f.peek_byte() != QEMU_VM_SECTION_FOOTER and start < searcher.size
+        if not damaged or not searcher.is_next(start + FOOTER_SIZE):
+            super().check_section_footer(le)
+            return
+        try:
+            super().check_section_footer(le)
+        except LoadError as error:
+            # Only the mark is wrong: what follows the footer is in its place.
+            self._note(error.within(*self._tree.open_names()), start)
+            f.get_be32(Role.FOOTER_ID)
+            self._tree.enter(NodeKind.FOOTER, "footer", start)
+            self._tree.leave(f.tell())
+
+    def _find_footing(self, le: LoadStateEntry, start: int) -> None:
+        """Go to the end of a section whose payload is not understood from some
+        point at or behind ``start``, and read its footer if it has one."""
+        end, footer = self._searcher.end_of_section(le.section_id, start)
+        self._tree.cut(end)
+        self._go_to(end, start)
+        if footer:
+            super().check_section_footer(le)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _go_to(self, offset: int, seen: int) -> None:
+        self._searcher.charge(self._reader.tell() - seen)
+        self._reader.seek(offset)
+
+    def _note(self, error: LoadError, offset: int | None = None) -> None:
+        if error.offset is None:
+            error.offset = self._reader.tell() if offset is None else offset
+        self._tree.problem(error)
+
+
+class _Unknown(State):
+    """The state of a device that nothing is known about."""
+
+
+def _nothing_to_save(f: QEMUFileWriter, opaque: object) -> int:
+    raise AssertionError((f, opaque))
+
+
+def _unknown(idstr: str, instance_id: int) -> SaveStateEntry:
+    """A handler for a section whose layout is not known."""
+    ops = SaveVMHandlers(save_live_setup=_nothing_to_save)
+    return SaveStateEntry(idstr, instance_id, _ANY_VERSION, -1, _Unknown(), ops=ops)

@@ -1,0 +1,287 @@
+"""Builds the tree of a Document from what a load reports.
+
+Theory of operation.  The builder keeps a stack of open structures, each with
+the list of its children so far.  A read appends a leaf; ``leave`` closes a
+structure, which is where a field with one read becomes a leaf and a field with
+many equal reads becomes one array leaf.  :meth:`TreeRecorder.cut` takes back
+what was recorded from an offset on, for a load that ran too far, and
+:meth:`TreeRecorder.finish` fills every gap with opaque leaves, so that the
+leaves cover the stream whatever happened.
+"""
+
+from typing import Final, cast
+
+from savevm.constants import (
+    QEMU_VM_SECTION_END,
+    QEMU_VM_SECTION_FULL,
+    QEMU_VM_SECTION_PART,
+    QEMU_VM_SECTION_START,
+)
+from savevm.document.nodes import Node, RamRunNode, SectionNode, Value
+from savevm.errors import LoadError
+from savevm.ram.items import RAMFlag, RAMItem, RAMListEntry, kind_name
+from savevm.recording import NodeKind, Role
+
+PROBLEMS_MAX: Final = 1000
+"""Problems that are kept; a stream of junk has one at every turn, and nobody
+reads more."""
+LEAF_BYTES_KEPT: Final = 1 << 16
+"""Longest value a leaf of a file keeps; of longer ones the bytes are read again
+when asked for."""
+_ATOMS: Final = frozenset({int, bool, float, str, bytes})
+_ROLES: Final[dict[str, Role]] = {str(role): role for role in Role}
+_COLLAPSIBLE: Final = frozenset({NodeKind.FIELD, NodeKind.ELEMENT})
+_LIVE_LABELS: Final = {
+    QEMU_VM_SECTION_START: "START",
+    QEMU_VM_SECTION_END: "END",
+}
+
+
+class TreeRecorder:
+    """The :class:`~savevm.recording.Recorder` that makes nodes.
+
+    Args:
+        page_size: bytes of a RAM page in this stream.
+        lazy: keep no long values; they can be read again.
+
+    Attributes:
+        problems: what the loader would have refused, in the order it was met.
+        problems_dropped: how many more there were.
+    """
+
+    def __init__(self, page_size: int, *, lazy: bool = False) -> None:
+        self.problems: list[LoadError] = []
+        self.problems_dropped = 0
+        self.page_size = page_size
+        self._lazy = lazy
+        self._root = Node(NodeKind.STREAM, "", 0, 0)
+        self._open: list[Node] = []
+        self._children: list[Node] = []
+        self._outer: list[list[Node]] = []
+        self._values: list[object] = []
+        self._parts: dict[str, int] = {}
+
+    # -- Recorder --------------------------------------------------------------------------
+
+    def enter(self, kind: NodeKind, name: str, start: int, type_name: str = "") -> None:
+        node: Node
+        if kind is NodeKind.SECTION:
+            node = SectionNode(name, start, start, 0)
+        else:
+            node = Node(kind, name, start, start, None, None, type_name)
+        own: list[Node] = []
+        siblings = self._children
+        while siblings and siblings[-1].start >= start:
+            own.append(siblings.pop())
+        own.reverse()
+        self._open.append(node)
+        self._outer.append(siblings)
+        self._children = own
+        self._values.append(None)
+
+    def leave(self, end: int) -> None:
+        node = self._open.pop()
+        children, self._children = self._children, self._outer.pop()
+        value = self._values.pop()
+        node.end = max(end, node.start)
+        if not children and node.end == node.start:
+            return  # nothing of it is on the wire
+        if node.kind in _COLLAPSIBLE:
+            _collapse(node, children, value)
+        elif node.kind is NodeKind.RAM_ITEM:
+            _name_ram_item(node, value)
+        node.children = children if node.role is None else ()
+        if isinstance(node, SectionNode):
+            self._describe_section(node)
+        self._children.append(node)
+
+    def read(self, what: str, start: int, end: int, value: int | str | bytes | None) -> None:
+        role = _ROLES.get(what, Role.DATA)
+        if self._lazy and end - start > LEAF_BYTES_KEPT:
+            value = None
+        self._children.append(Node(NodeKind.FIELD, str(role), start, end, role, value))
+
+    def value(self, value: object) -> None:
+        if self._values:
+            self._values[-1] = value
+
+    def ram_run(
+        self, flags: int, block: str, address: int, count: int, start: int, end: int
+    ) -> None:
+        kind = kind_name(flags)
+        last = address + (count - 1) * self.page_size
+        where = f"{address:#x}" if count == 1 else f"{address:#x}-{last:#x}"
+        role = Role.RAM_FILL if flags & RAMFlag.ZERO else Role.RAM_PAGE
+        node = RamRunNode(
+            f"{block}/{kind} {where}", (start, end), role, flags, block, address, count,
+            self.page_size,
+        )  # fmt: skip
+        self._children.append(node)
+
+    def problem(self, error: LoadError) -> None:
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(error)
+        else:
+            self.problems_dropped += 1
+
+    # -- for a load that has to find its footing --------------------------------------------
+
+    def open_names(self) -> tuple[str, ...]:
+        """Names of the structures that are open, outermost first."""
+        return tuple(node.name for node in self._open)
+
+    def cut(self, offset: int) -> None:
+        """Take back everything recorded in the open structure from ``offset`` on."""
+        _cut(self._children, offset)
+
+    def add_opaque(self, start: int, end: int, role: Role = Role.OPAQUE) -> None:
+        """A leaf over bytes that nothing was read from."""
+        if end > start:
+            self._children.append(Node(NodeKind.OPAQUE, str(role), start, end, role))
+
+    def finish(self, size: int) -> Node:
+        """Close what is open and return the root of a tree without gaps."""
+        while self._open:
+            self.leave(size)
+        root = self._root
+        root.end = size
+        root.children = self._children
+        _settle(root)
+        return root
+
+    # -- sections ---------------------------------------------------------------------------
+
+    def _describe_section(self, node: SectionNode) -> None:
+        """Take what the header's leaves say into the node, and name it."""
+        node.header_end = node.start
+        for leaf in node.children:
+            if leaf.role is Role.SECTION_TYPE:
+                node.type = cast(int, leaf.value)
+            elif leaf.role is Role.SECTION_ID:
+                node.section_id = cast(int, leaf.value)
+            elif leaf.role is Role.INSTANCE_ID:
+                node.instance_id = cast(int, leaf.value)
+            elif leaf.role is Role.VERSION_ID:
+                node.version_id = cast(int, leaf.value)
+            elif leaf.role is not Role.IDSTR:
+                break
+            node.header_end = leaf.end
+            if node.type in (QEMU_VM_SECTION_PART, QEMU_VM_SECTION_END) and (
+                leaf.role is Role.SECTION_ID
+            ):
+                break
+        node.idstr = node.name
+        footer = node.footer
+        node.payload_end = node.end if footer is None else footer.start
+        if node.type == QEMU_VM_SECTION_FULL:
+            if node.instance_id:
+                node.name = f"{node.name}[{node.instance_id}]"
+        elif node.type == QEMU_VM_SECTION_PART:
+            turn = self._parts[node.name] = self._parts.get(node.name, -1) + 1
+            node.name = f"{node.name}/PART[{turn}]"
+        else:
+            node.name = f"{node.name}/{_LIVE_LABELS.get(node.type, '')}"
+
+
+def _collapse(node: Node, children: list[Node], value: object) -> None:
+    """Make a field whose children are its plain reads a leaf."""
+    if not children:
+        return
+    size = children[0].end - children[0].start
+    position = node.start
+    for child in children:
+        if (
+            child.role is not Role.FIELD
+            or child.type_name
+            or child.start != position
+            or child.end - child.start != size
+        ):
+            return
+        position = child.end
+    if position != node.end:
+        return
+    node.role = Role.FIELD
+    several = len(children) > 1
+    if several:
+        node.element_size = size
+    plain = _plain(value)
+    if plain is None or several != isinstance(plain, list):
+        values = [child.value for child in children]
+        plain = cast(Value, values) if several else values[0]
+        if isinstance(plain, list) and plain and None in plain:
+            plain = None
+    node.value = plain
+
+
+def _plain(value: object) -> Value:
+    if type(value) in _ATOMS:
+        return cast(Value, value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, list) and value:
+        first = type(value[0])
+        if first in _ATOMS:
+            return cast(Value, value)
+        if first is bytearray:
+            return [bytes(item) for item in value]
+    return None
+
+
+def _name_ram_item(node: Node, value: object) -> None:
+    if isinstance(value, RAMItem):
+        kind = kind_name(value.flags)
+        node.name = f"{value.block}/{kind} {value.address:#x}" if value.block else kind
+    elif isinstance(value, RAMListEntry):
+        node.name = value.idstr
+
+
+def _cut(nodes: list[Node], offset: int) -> None:
+    while True:
+        while nodes and nodes[-1].start >= offset:
+            nodes.pop()
+        if not nodes or nodes[-1].end <= offset:
+            return
+        last = nodes[-1]
+        last.end = offset
+        if last.role is not None or not last.children:
+            # Half a value is no value: the gap becomes opaque.
+            nodes.pop()
+            return
+        if isinstance(last, SectionNode):
+            last.payload_end = min(last.payload_end, offset)
+        assert isinstance(last.children, list)
+        nodes = last.children
+
+
+def _settle(root: Node) -> None:
+    """Fill gaps with opaque leaves and tell every node its parent."""
+    stack = [root]
+    while stack:
+        parent = stack.pop()
+        children = parent.children
+        position = parent.start
+        tight = True
+        for node in children:
+            node.parent = parent
+            if node.start != position:
+                tight = False
+            position = node.end
+            if node.role is None:
+                stack.append(node)
+        if tight and position == parent.end:
+            continue
+        filled: list[Node] = []
+        position = parent.start
+        for node in children:
+            _fill(filled, parent, position, node.start)
+            filled.append(node)
+            position = node.end
+        _fill(filled, parent, position, parent.end)
+        parent.children = filled
+
+
+def _fill(filled: list[Node], parent: Node, start: int, end: int) -> None:
+    if start < end:
+        gap = Node(NodeKind.OPAQUE, str(Role.OPAQUE), start, end, Role.OPAQUE)
+        gap.parent = parent
+        filled.append(gap)
