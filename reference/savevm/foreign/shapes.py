@@ -122,7 +122,7 @@ def _field(entries: tuple[FieldText, ...], attr: str) -> tuple[VMStateField, _Ma
     # A field_exists is what makes vmdesc list each element.
     exists = _always if first.index is not None else None
     count = first.array_len if first.index is None else len(entries)
-    flags = VMSFlags.SINGLE if count is None else VMSFlags.ARRAY
+    flags: int = VMSFlags.SINGLE if count is None else VMSFlags.ARRAY
     if first.struct is None:
         info = info_for(first.type, first.size)
         default = bytes(first.size) if is_opaque(info) else 0
@@ -138,7 +138,7 @@ def _field(entries: tuple[FieldText, ...], attr: str) -> tuple[VMStateField, _Ma
         # Each element knows its own description.
         described = struct_info(first.type, inline=first.inline)
     else:
-        flags = VMSFlags(VMSFlags.STRUCT | (0 if count is None else VMSFlags.ARRAY))
+        flags = VMSFlags.STRUCT if count is None else VMSFlags.STRUCT | VMSFlags.ARRAY
     field = VMStateField(
         first.name, attr, described, flags, 0, count or 0, field_exists=exists,
         vmsd=shapes[0].vmsd,
