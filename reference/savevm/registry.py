@@ -47,6 +47,8 @@ class SaveVMHandlers:
 
     Those that return ``int`` follow C: negative errno for failure; iterate
     returns 0 for "not finished", positive for "this stage is complete".
+    ``is_active_iterate`` came later than the seed: a handler
+    that it says no for sends no PART section.
     """
 
     set_params: Callable[[MigrationParams, Opaque], None] | None = None
@@ -57,6 +59,7 @@ class SaveVMHandlers:
     save_live_complete: Callable[[QEMUFileWriter, Opaque], int] | None = None
     save_live_pending: Callable[[QEMUFileWriter, Opaque, int], int] | None = None
     is_active: Callable[[Opaque], bool] | None = None
+    is_active_iterate: Callable[[Opaque], bool] | None = None
     load_state: Callable[[QEMUFileReader, Opaque, int], int | None] | None = None
 
 

@@ -105,6 +105,8 @@ def qemu_savevm_state_iterate(f: QEMUFileWriter, machine: Machine) -> int:
     for se in machine.savevm.handlers:
         if se.ops is None or se.ops.save_live_iterate is None or not _active(se):
             continue
+        if se.ops.is_active_iterate is not None and not se.ops.is_active_iterate(se.opaque):
+            continue
         if f.rate_limited():
             return 0
         _trace(f, "savevm_section_start", se.idstr, se.section_id)

@@ -70,6 +70,14 @@ def ram_save_setup(f: QEMUFileWriter, opaque: Opaque) -> int:
     return 0
 
 
+def ram_is_active_iterate(opaque: Opaque) -> bool:
+    """Whether a PART section follows; not if the stream to be sent again, in the
+    pieces it came in, had none (left)."""
+    ram: RAMState = opaque
+    outgoing = ram.outgoing
+    return outgoing.schedule is None or outgoing.next_section < len(outgoing.schedule.sections) - 1
+
+
 def ram_save_iterate(f: QEMUFileWriter, opaque: Opaque) -> int:
     """PART: dirty pages until the rate or the page budget is used up.
 

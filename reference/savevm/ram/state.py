@@ -24,6 +24,7 @@ from savevm.ram.runs import RunShape
 from savevm.ram.save import (
     PAGES_PER_ITERATE,
     ram_is_active,
+    ram_is_active_iterate,
     ram_save_cancel,
     ram_save_complete,
     ram_save_iterate,
@@ -118,6 +119,7 @@ class RAMState(RAMList):
             save_live_complete=ram_save_complete,
             save_live_pending=ram_save_pending,
             is_active=ram_is_active,
+            is_active_iterate=ram_is_active_iterate,
             load_state=ram_load,
         )
         return machine.savevm.register_savevm_live(None, "ram", 0, RAM_SAVE_VERSION, handlers, self)
