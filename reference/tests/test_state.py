@@ -24,7 +24,7 @@ def scramble(item: object) -> None:
         for value in list(vars(item).values()):
             scramble(value)
         vars(item).clear()
-        item.changed = True
+        vars(item)["changed"] = True
     elif isinstance(item, dict):
         for value in list(item.values()):
             scramble(value)

@@ -90,7 +90,8 @@ def test_compiled_runs_and_single_fields_agree_at_every_truncation(
     for end in [*range(0, len(data), step), len(data)]:
         fast = load(drawn, data[:end], traced=False)
         assert fast == load(drawn, data[:end], traced=True)
-        if end < len(data) and not drawn.vmsd.subsections:
+        # Before its last subsection a state looks complete.
+        if end < len(data) and "/s" not in repr(drawn):
             assert fast[2], "a proper prefix was accepted"
 
 
