@@ -162,24 +162,24 @@ class QEMUFileReader:
         self._pos = 0
         self._end = len(self._buf)
 
-    def _short(self, size: int, what: str) -> None:
-        """The stream ended where ``size`` bytes were needed."""
-        available = self._end - self._pos
+    def _short(self, size: int, available: int, start: int, what: str) -> None:
+        """The stream ended where ``size`` bytes were needed from ``start`` on."""
         self.set_error(-EIO)
         if not self.profile.eof_reads_as_zero:
             subject = f" for {what}" if what else ""
             raise LoadError(
                 f"needed {size} bytes{subject}, {available} available",
                 errno=EIO,
-                offset=self.tell(),
+                offset=start,
                 expected=size,
                 actual=available,
             )
 
     def _padded(self, size: int, what: str) -> bytes:
         """``size`` bytes for an integer; at the end what is there, then zeros."""
-        if self._fill(size) < size:
-            self._short(size, what)
+        available = self._fill(size)
+        if available < size:
+            self._short(size, available, self.tell(), what)
         taken = bytes(self._buf[self._pos : self._pos + size])
         self._pos += len(taken)
         return taken.ljust(size, b"\0")
@@ -267,17 +267,7 @@ class QEMUFileReader:
         while missing:
             available = min(self._fill(min(missing, IO_BUF_SIZE)), missing)
             if not available:
-                if not self.profile.eof_reads_as_zero:
-                    subject = f" for {what}" if what else ""
-                    self.set_error(-EIO)
-                    raise LoadError(
-                        f"needed {size} bytes{subject}, {size - missing} available",
-                        errno=EIO,
-                        offset=start,
-                        expected=size,
-                        actual=size - missing,
-                    )
-                self.set_error(-EIO)
+                self._short(size, size - missing, start, what)
                 break
             pieces.append(bytes(self._buf[self._pos : self._pos + available]))
             self._pos += available
@@ -297,11 +287,11 @@ class QEMUFileReader:
         if size < 0:
             self._get_long(size, what)
             return
-        remaining = size
-        while remaining > 0:
+        start, remaining = self.tell(), size
+        while remaining:
             taken = min(self._fill(min(remaining, IO_BUF_SIZE)), remaining)
             if not taken:
-                self._short(remaining, what)
+                self._short(size, size - remaining, start, what)
                 return
             self._pos += taken
             remaining -= taken
