@@ -19,7 +19,7 @@ from savevm.ram.incoming import Incoming
 from savevm.ram.items import RAM_SAVE_VERSION
 from savevm.ram.load import ram_load
 from savevm.ram.outgoing import XBZRLE_CACHE_PAGES, Outgoing
-from savevm.ram.pages import NoMemory, SparseMemory
+from savevm.ram.pages import NoMemory
 from savevm.ram.runs import RunShape
 from savevm.ram.save import (
     PAGES_PER_ITERATE,
@@ -33,6 +33,7 @@ from savevm.ram.save import (
     ram_set_params,
 )
 from savevm.ram.schedule import SaveSchedule
+from savevm.ram.sparse import SparseMemory
 from savevm.ram.xbzrle import ULEB128_SMALL_MAX
 from savevm.registry import SaveStateEntry, SaveVMHandlers
 
