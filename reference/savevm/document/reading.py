@@ -9,7 +9,6 @@ from savevm.document.store import MemoryStore, Store, StoreSource
 from savevm.errors import LoadError
 from savevm.profile import STRICT
 from savevm.qemufile import QEMUFileReader
-from savevm.recording import Role
 
 
 class RecordingReader(QEMUFileReader):
@@ -82,8 +81,7 @@ class RecordingReader(QEMUFileReader):
         start = self._base + self._pos
         value = super().get_buffer(size, what)
         if not self._muted and value:
-            kept = None if what == Role.RAM_PAGE else value
-            self.recorder.read(what, start, start + len(value), kept)
+            self.recorder.read(what, start, start + len(value), value)
         return value
 
     def skip_bytes(self, size: int, what: str = "") -> None:

@@ -12,6 +12,7 @@ leaves cover the stream whatever happened.
 from typing import Final, cast
 
 from savevm.constants import (
+    QEMU_VM_EOF,
     QEMU_VM_SECTION_END,
     QEMU_VM_SECTION_FULL,
     QEMU_VM_SECTION_PART,
@@ -97,7 +98,7 @@ class TreeRecorder:
 
     def read(self, what: str, start: int, end: int, value: int | str | bytes | None) -> None:
         role = _ROLES.get(what, Role.DATA)
-        if self._lazy and end - start > LEAF_BYTES_KEPT:
+        if role is Role.RAM_PAGE or (self._lazy and end - start > LEAF_BYTES_KEPT):
             value = None
         self._children.append(Node(NodeKind.FIELD, str(role), start, end, role, value))
 
@@ -146,6 +147,9 @@ class TreeRecorder:
         root = self._root
         root.end = size
         root.children = self._children
+        for node in root.children:
+            if node.role is Role.SECTION_TYPE and node.value == QEMU_VM_EOF:
+                node.name = "eof"
         _settle(root)
         return root
 
