@@ -50,7 +50,11 @@ class Subject(Protocol):
         """Back to how :meth:`Target.open` made it."""
 
     def digest(self) -> str:
-        """Equal for equal state; all state that a load can touch counts."""
+        """Equal for equal state; all state that a load can touch counts.
+
+        May be made of parts, ``name=value`` with spaces between them, so that an
+        alarm can name the part that differs; see :mod:`loadfuzz.oracles.digests`.
+        """
 
     def save(self) -> bytes:
         """The present state as a stream."""

@@ -1,0 +1,20 @@
+"""Bugs planted on purpose: one for each oracle, modelled on bugs that loaders had.
+
+``planted`` has all of them at once, ``planted:NAME`` (see :data:`TARGETS`) one.
+"""
+
+from typing import Final
+
+from loadfuzz_targets.planted.bug import PlantedBug
+from loadfuzz_targets.planted.manifest import BUGS, bug_named, rows
+from loadfuzz_targets.planted.target import PlantedTarget
+
+TARGET: Final = PlantedTarget()
+"""Every bug at once."""
+
+TARGETS: Final[dict[str, PlantedTarget]] = {
+    bug.name: PlantedTarget((bug,), f"planted:{bug.name}") for bug in BUGS
+}
+"""Each bug alone, by its name."""
+
+__all__ = ["BUGS", "TARGET", "TARGETS", "PlantedBug", "PlantedTarget", "bug_named", "rows"]

@@ -1,0 +1,88 @@
+"""A machine of the reference as a live loader, for the executor in this process.
+
+It is loaded into again and again, many hundred times a second, so what happens
+between two loads must cost less than a load: the state at the start is captured
+once, :meth:`MachineSubject.reset` writes it back into the same objects, and
+:meth:`MachineSubject.digest` computes nothing as long as all is as it was then.
+"""
+
+from loadfuzz.inputs import Delivery
+from loadfuzz_targets.baseline import Baseline
+from loadfuzz_targets.digest import digest_of_machine
+from loadfuzz_targets.memory import MemoryImage
+from savevm.load import Loader
+from savevm.machine import Machine
+from savevm.qemufile import ChunkSource, QEMUFileReader
+from savevm.save import save_to_bytes
+from savevm.trace import Trace
+
+
+class MachineSubject:
+    """A machine with its loader (:class:`loadfuzz.abc.Subject`).
+
+    Args:
+        machine: is loaded into; nobody else may touch it.
+        loader: serves one load; a subclass of the reference's.
+        reader: reads the stream; a subclass of the reference's.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        loader: type[Loader] = Loader,
+        reader: type[QEMUFileReader] = QEMUFileReader,
+    ) -> None:
+        self.machine = machine
+        self._loader = loader
+        self._reader = reader
+        self._baseline = Baseline(*machine.roots())
+        self._memory = MemoryImage(machine.ram) if machine.ram is not None else None
+        self._digest_at_start = digest_of_machine(machine)
+
+    def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
+        """Load ``stream`` as the machine's profile has it.
+
+        Raises:
+            LoadError: the stream is refused.
+        """
+        # Fields are not traced: that would take every one of them the slow way.
+        f = self._reader(
+            ChunkSource.split(stream, delivery.chunks) if delivery.chunks else stream,
+            profile=self.machine.profile,
+            trace=trace,
+            trace_fields=False,
+        )
+        try:
+            self._loader(f, self.machine).load()
+        finally:
+            f.close()
+
+    def reset(self) -> None:
+        """Back to the state at the start."""
+        self._baseline.restore()
+        if self._memory is not None:
+            self._memory.restore()
+
+    def digest(self) -> str:
+        """State by device and RAM: see :mod:`loadfuzz_targets.digest`."""
+        if self._as_at_start():
+            return self._digest_at_start
+        return digest_of_machine(self.machine)
+
+    def save(self) -> bytes:
+        """The present state as a stream."""
+        return save_to_bytes(self.machine)
+
+    def check_invariants(self) -> list[str]:
+        """What is impossible about the present state."""
+        return self.machine.check_invariants()
+
+    def step(self, count: int) -> None:
+        """Let the guest run ``count`` steps."""
+        self.machine.step(count)
+
+    def _as_at_start(self) -> bool:
+        return not self._baseline.changed() and (
+            self._memory is None or self._memory.contents_unchanged()
+        )
