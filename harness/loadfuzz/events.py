@@ -34,6 +34,19 @@ class SeedSetAside(_Event, frozen=True, tag="seed-set-aside"):
     reason: str
 
 
+class SeedRefused(_Event, frozen=True, tag="seed-refused"):
+    """A seed that the target does not accept; it is fuzzed all the same."""
+
+    name: str
+    reason: str
+
+
+class MachineryWarning(_Event, frozen=True, tag="machinery-warning"):
+    """Something of ours or around us is not as it should be; the run goes on."""
+
+    text: str
+
+
 class WorkerStarted(_Event, frozen=True, tag="worker-started"):
     """A worker process runs."""
 
@@ -124,6 +137,8 @@ class CampaignEnded(_Event, frozen=True, tag="campaign-ended"):
 Event: TypeAlias = (
     CampaignStarted
     | SeedSetAside
+    | SeedRefused
+    | MachineryWarning
     | WorkerStarted
     | Progress
     | CorpusAdded

@@ -1,0 +1,200 @@
+"""The campaign's folder: what is where, and who may write in it.
+
+::
+
+    campaign.json        how the campaign was started
+    events.ndjson        what happened, without times, process ids or paths
+    corpus/<sha256>      streams worth mutating
+    findings/<name>/     one folder per finding, see loadfuzz.repro.folder
+    worker-N/            what worker N needs to remember
+    lock                 held while the campaign runs
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from loadfuzz import __version__, codec
+from loadfuzz.campaign.settings import Settings
+from loadfuzz.errors import UsageError
+from loadfuzz.storage import Corpus, FolderLock, explain, sweep, write_atomic
+
+FORMAT_VERSION: Final = 1
+"""Version of this layout and of ``campaign.json``."""
+DEFAULT_PARENT: Final = Path("loadfuzz-out")
+"""Where campaigns go when nobody says where."""
+_NUMBER_MAX: Final = 1_000_000
+"""Campaigns of one target side by side; nobody keeps more."""
+
+_MANIFEST: Final = "campaign.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Content of ``campaign.json``.
+
+    Attributes:
+        format_version: :data:`FORMAT_VERSION`.
+        loadfuzz: version that started the campaign.
+        settings: as started.
+    """
+
+    format_version: int
+    loadfuzz: str
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    format_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignFolder:
+    """A campaign's folder that exists.
+
+    Attributes:
+        path: absolute.
+        shown: as people are to see it: as they gave it.
+        resumed: it held a campaign before.
+    """
+
+    path: Path
+    shown: Path
+    resumed: bool
+
+    @property
+    def corpus(self) -> Corpus:
+        """Its corpus."""
+        return Corpus(self.path / "corpus")
+
+    @property
+    def findings(self) -> Path:
+        """Where findings are."""
+        return self.path / "findings"
+
+    @property
+    def events(self) -> Path:
+        """The event log."""
+        return self.path / "events.ndjson"
+
+    def worker(self, index: int) -> Path:
+        """The folder of a worker, made if need be."""
+        path = self.path / f"worker-{index}"
+        path.mkdir(exist_ok=True)
+        return path
+
+    @contextmanager
+    def locked(self, settings: Settings) -> Iterator[None]:
+        """Keep everybody else out, and lay out what is missing.
+
+        Raises:
+            UsageError: another campaign runs here.
+            InfraError: the folder cannot be written.
+        """
+        try:
+            with FolderLock(self.path / "lock"):
+                for name in ("corpus", "findings"):
+                    (self.path / name).mkdir(exist_ok=True)
+                for place in (self.path, self.path / "corpus", self.findings):
+                    sweep(place)
+                if not self.resumed:
+                    manifest = Manifest(FORMAT_VERSION, __version__, settings)
+                    write_atomic(self.path / _MANIFEST, codec.encode_pretty(manifest))
+                yield
+        except OSError as error:
+            raise explain(error, f"writing in {self.shown}") from error
+
+
+def open_folder(out: Path | None, target: str) -> CampaignFolder:
+    """Find or make the folder of a campaign.
+
+    Args:
+        out: where; a new numbered folder when ``None``.
+        target: that the campaign fuzzes.
+
+    Raises:
+        UsageError: ``out`` cannot be a campaign's folder; says what to do.
+    """
+    if out is None:
+        return _make_numbered(target)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        content = [path.name for path in out.iterdir() if path.name != "lock"]
+    except (FileExistsError, NotADirectoryError):
+        culprit = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), out)
+        raise UsageError(f"--out {out}: {culprit} is a file; name a folder") from None
+    except OSError as error:
+        raise _unusable(out, error) from error
+    _check_writable(out)
+    if _MANIFEST in content:
+        _check_manifest(out, target)
+        return CampaignFolder(out.resolve(), out, resumed=True)
+    if content:
+        raise UsageError(
+            f"--out {out}: the folder has other files in it ({min(content)}) and is no campaign's; "
+            "name a new or empty folder"
+        )
+    return CampaignFolder(out.resolve(), out, resumed=False)
+
+
+def _make_numbered(target: str) -> CampaignFolder:
+    try:
+        DEFAULT_PARENT.mkdir(exist_ok=True)
+        taken = [
+            int(ending)
+            for path in DEFAULT_PARENT.glob(f"{target}-*")
+            if (ending := path.name.removeprefix(f"{target}-")).isdecimal()
+        ]
+        for number in range(max(taken, default=0) + 1, _NUMBER_MAX):
+            path = DEFAULT_PARENT / f"{target}-{number:03}"
+            try:
+                path.mkdir()
+            except FileExistsError:  # another campaign took that number just now
+                continue
+            return CampaignFolder(path.resolve(), path, resumed=False)
+    except FileExistsError:
+        raise UsageError(
+            f"{DEFAULT_PARENT} is a file; remove it, or name a folder with --out"
+        ) from None
+    except OSError as error:
+        raise _unusable(DEFAULT_PARENT, error) from error
+    raise UsageError(f"{DEFAULT_PARENT} is full; remove old campaigns, or name a folder with --out")
+
+
+def _unusable(out: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{out} cannot be used: {error.strerror}; name a folder that you may write to with --out"
+    )
+
+
+def _check_writable(out: Path) -> None:
+    probe = out / "lock"
+    try:
+        probe.touch()
+    except OSError as error:
+        raise _unusable(out, error) from error
+
+
+def _check_manifest(out: Path, target: str) -> None:
+    path = out / _MANIFEST
+    try:
+        data = path.read_bytes()
+        version = codec.decode(data, _Version).format_version
+        if version > FORMAT_VERSION:
+            raise UsageError(
+                f"{out} was made by a newer loadfuzz (format {version}, this one knows "
+                f"{FORMAT_VERSION}); update loadfuzz, or name another folder with --out"
+            )
+        before = codec.decode(data, Manifest).settings.target
+    except OSError as error:
+        raise _unusable(path, error) from error
+    except codec.DamagedError as error:
+        raise UsageError(f"{path} is damaged ({error}); name another folder with --out") from error
+    if before != target:
+        raise UsageError(
+            f"{out} holds a campaign of target {before!r}; "
+            f"run {before!r} to go on with it, or name another folder with --out for {target!r}"
+        )

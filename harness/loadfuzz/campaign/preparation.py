@@ -1,0 +1,191 @@
+"""The supervisor's side of :mod:`loadfuzz.campaign.prepare`: fills the corpus and
+learns what can be run, whatever the target does meanwhile."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+import msgspec
+
+from loadfuzz import codec, events
+from loadfuzz.campaign import prepare
+from loadfuzz.campaign.batch import Engine
+from loadfuzz.campaign.folder import CampaignFolder
+from loadfuzz.campaign.prepare import Request
+from loadfuzz.campaign.seeding import BadSeed, read_seeds
+from loadfuzz.campaign.settings import Settings
+from loadfuzz.children import Exit, spawn
+from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.events import Event
+from loadfuzz.inputs import digest_of
+from loadfuzz.storage import write_atomic
+
+SILENCE_MAX_S: Final = 30.0
+"""Longest time the target may take over one seed, or over being imported."""
+RESTARTS_MAX: Final = 3
+"""Seeds that may kill the process; with more of them the rest is not tried."""
+
+_REQUEST: Final = "prepare.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a campaign starts from.
+
+    Attributes:
+        engine: that is used.
+        seeds: streams in the corpus.
+    """
+
+    engine: Engine
+    seeds: int
+
+
+class Preparation:
+    """Fills a campaign's corpus; for one use.
+
+    Args:
+        settings: of the campaign.
+        folder: of the campaign, locked.
+        tell: hears events.
+        command: starts the process; the request's path is appended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: CampaignFolder,
+        tell: Callable[[Event], None],
+        command: Sequence[str] = (sys.executable, "-m", "loadfuzz.campaign.prepare"),
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._tell = tell
+        self._command = command
+        self._atheris_problem: str | None = None
+        self._trying = ""
+        self._tried: list[str] = []
+        self._failed = ""
+        self._done = False
+        self._patience: asyncio.Timeout | None = None
+
+    async def run(self) -> Prepared:
+        """Do it.
+
+        Raises:
+            UsageError: no usable seed is left, or the engine cannot be had.
+            InfraError: the target cannot be imported or opened.
+            OSError: the corpus cannot be written.
+        """
+        given = self._read_given()
+        request = Request(
+            target=self._settings.target,
+            corpus=str(self._folder.corpus.folder),
+            own_seeds=not self._settings.seeds,
+            given=given,
+            try_atheris=self._settings.engine is not Engine.NATIVE,
+        )
+        for _ in range(RESTARTS_MAX + 1):
+            end = await self._run_process(request)
+            if self._failed:
+                raise InfraError(self._failed)
+            if self._done:
+                break
+            if not self._trying:
+                raise InfraError(
+                    f"target {request.target!r} ended the process that imports it ({end}): "
+                    f"{end.stderr.strip() or 'it said nothing'}; repair the target"
+                )
+            self._refuse(self._trying, f"ends the target's process: {end}")
+            request = replace(request, try_atheris=False, skip=tuple(self._tried))
+        else:
+            self._tell(events.MachineryWarning(
+                f"{RESTARTS_MAX + 1} seeds ended the target's process; the rest was not tried"
+            ))  # fmt: skip
+        seeds = sum(1 for _ in self._folder.corpus.digests())
+        if seeds == 0:
+            raise UsageError(
+                f"target {request.target!r} has no seed of its own; give it some with --seeds"
+            )
+        return Prepared(self._choose_engine(), seeds)
+
+    def _read_given(self) -> tuple[tuple[str, str], ...]:
+        given: dict[str, str] = {}
+        for item in read_seeds(self._settings.seeds):
+            if isinstance(item, BadSeed):
+                self._tell(events.SeedSetAside(item.name, item.reason))
+            else:
+                self._folder.corpus.add(item.stream)
+                given[item.origin] = digest_of(item.stream)
+        if self._settings.seeds and not given:
+            raise UsageError(
+                "none of the --seeds can be used (see above); capture one with "
+                "'loadfuzz seeds capture', or leave --seeds away to start from the target's own"
+            )
+        return tuple(given.items())
+
+    def _choose_engine(self) -> Engine:
+        wanted = self._settings.engine
+        if wanted is Engine.NATIVE:
+            return wanted
+        if not self._atheris_problem:
+            return Engine.ATHERIS
+        if wanted is Engine.ATHERIS:
+            raise UsageError(
+                f"Atheris cannot be imported ({self._atheris_problem}); install it with "
+                "'pip install loadfuzz[atheris]', or use --engine native"
+            )
+        self._tell(events.MachineryWarning(
+            f"Atheris cannot be imported ({self._atheris_problem}), so the native engine is used: "
+            "it sees trace events, not the coverage of the loader's code. "
+            "'pip install loadfuzz[atheris]' gets it"
+        ))  # fmt: skip
+        return Engine.NATIVE
+
+    async def _run_process(self, request: Request) -> Exit:
+        self._trying = ""
+        path = self._folder.path / _REQUEST
+        write_atomic(path, codec.encode(request), durable=False)
+        try:
+            async with spawn([*self._command, str(path)], self._hear) as child:
+                try:
+                    async with asyncio.timeout(SILENCE_MAX_S) as self._patience:
+                        return await child.wait()
+                except TimeoutError:
+                    return await child.stop(0.0)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            message = prepare.decode_message(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._tell(events.MachineryWarning(f"preparing: no message: {line[:80]!r}"))
+            return
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time() + SILENCE_MAX_S)
+        match message:
+            case prepare.AtherisFound():
+                self._atheris_problem = message.problem
+            case prepare.SeedTrying():
+                self._trying = message.name
+            case prepare.SeedTried():
+                self._trying = ""
+                if message.problem:
+                    self._refuse(message.name, message.problem)
+                else:
+                    self._tried.append(message.name)
+            case prepare.SeedUnusable():
+                self._tell(events.SeedSetAside(message.name, message.reason))
+            case prepare.Failed():
+                self._failed = message.text
+            case prepare.Done():
+                self._done = True
+            case _:
+                assert_never(message)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._tried.append(name)
+        self._tell(events.SeedRefused(name, reason))

@@ -1,0 +1,429 @@
+"""Runs a campaign: starts workers, hears them, replaces those that die, and ends
+on time with no process left behind.
+
+Theory of operation.  One task per worker in one TaskGroup.  A worker's lines are
+handled as they are read, so a slow disk slows the workers down instead of
+filling memory.  There is one deadline; a worker that does not end by itself is
+asked to (SIGTERM), then ended (SIGKILL).  A worker that says nothing for
+:data:`SILENCE_MAX_S` is ended too, and counts as having died.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol, runtime_checkable
+
+import msgspec
+
+from loadfuzz import codec, events
+from loadfuzz.abc import Reporter
+from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.campaign.folder import CampaignFolder
+from loadfuzz.campaign.preparation import Preparation, Prepared
+from loadfuzz.campaign.settings import Settings
+from loadfuzz.campaign.totals import Totals
+from loadfuzz.children import Child, Exit, spawn
+from loadfuzz.clock import Clock, SystemClock
+from loadfuzz.errors import InfraError, LoadfuzzError
+from loadfuzz.events import Event
+from loadfuzz.findings import Finding
+from loadfuzz.repro.folder import MANIFEST, write_finding
+from loadfuzz.rng import Rng
+from loadfuzz.storage import explain, write_atomic
+
+STOP_GRACE_S: Final = 3.0
+"""Time a worker has to end after SIGTERM: one execution with all its oracles, and saving."""
+OVERTIME_S: Final = 5.0
+"""Time a worker has to end by itself after its budget, before it is asked to."""
+SILENCE_MAX_S: Final = 60.0
+"""Longest silence of a worker; they report twice a second, but instrumenting a large loader
+on a busy machine takes a while."""
+RESTARTS_MAX: Final = 1000
+"""Deaths of one worker that are made good: a loader that takes its process along once in a
+while is what fuzzing is for, one that always does is not worth more."""
+BARREN_MAX: Final = 3
+"""Deaths in a row without a single execution: then it is not the input that kills it."""
+TICK_S: Final = 0.5
+"""How often the screen hears that time has passed."""
+REST_MIN_S: Final = 0.2
+"""With less time left than this no worker is started any more."""
+GARBAGE_SHOWN_MAX: Final = 3
+"""Lines of one worker that are no events, of which a warning is made; more tell no more."""
+DISK_FREE_MIN: Final = 1 << 20
+"""With fewer bytes free than this, a worker that died did so for want of disk."""
+
+_DONE: Final = frozenset({"budget", "stopped"})
+"""Reasons of a worker that did what it was told."""
+
+Autopsy = Callable[[Batch, Exit, bool], Finding | None]
+"""What a worker's death says about the target, ``None`` when nothing; given its batch, how it
+ended, and whether we ended it for its silence."""
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A reporter that shows the time."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One worker's place, over all its restarts."""
+
+    index: int
+    child: Child | None = None
+    patience: asyncio.Timeout | None = None
+    ended: events.WorkerEnded | None = None
+    silent: bool = False
+    starts: int = 0
+    barren: int = 0
+    garbage: int = 0
+
+
+class Supervisor:
+    """Runs one campaign; for one use.
+
+    Args:
+        settings: what to do.
+        folder: where, locked by the caller.
+        reporters: hear every event, in this order.
+        totals: adds them up; hears them before the reporters.
+        autopsy: makes a finding of a worker's death.
+        clock: tells how long it took.
+        worker: command that starts a worker; the batch file's path is appended.
+        prepare: command that prepares; the request file's path is appended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: CampaignFolder,
+        reporters: Sequence[Reporter],
+        totals: Totals,
+        autopsy: Autopsy,
+        *,
+        clock: Clock | None = None,
+        worker: Sequence[str] = (sys.executable, "-m", "loadfuzz.engines.worker"),
+        prepare: Sequence[str] = (sys.executable, "-m", "loadfuzz.campaign.prepare"),
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._reporters = reporters
+        self._totals = totals
+        self._autopsy = autopsy
+        self._clock = clock or SystemClock()
+        self._worker_command = worker
+        self._prepare_command = prepare
+        self._slots = [_Slot(index) for index in range(settings.workers)]
+        self._preparing: asyncio.Timeout | None = None
+        self._stopping = False
+        self._deadline: float | None = None
+        self._began_s: float | None = None
+        self._given_up: list[str] = []
+
+    @property
+    def interrupted(self) -> bool:
+        """Somebody asked for the end before the budget was used up."""
+        return self._stopping
+
+    async def run(self) -> None:
+        """Run the campaign to its end; handles SIGINT, SIGTERM and SIGHUP meanwhile.
+
+        Cancellation kills the workers; what they found is on disk.
+
+        Raises:
+            UsageError: there is nothing to start from.
+            InfraError: workers, disk or target let us down; findings are kept.
+        """
+        reason = "failed"
+        try:
+            with self._signals():
+                for reporter in self._reporters:
+                    reporter.start()
+                await self._run_phases()
+            if self._given_up:
+                raise InfraError(self._given_up[0])
+            reason = "interrupted" if self._stopping else "budget"
+        except BaseExceptionGroup as group:
+            raise _most_telling(group) from group
+        except OSError as error:
+            raise explain(error, f"writing in {self._folder.shown}") from error
+        finally:
+            self._finish(reason)
+
+    def stop(self) -> None:
+        """Ask all workers to stop; a second call ends them at once."""
+        if self._stopping:
+            for slot in self._slots:
+                if slot.child is not None:
+                    slot.child.kill()
+            return
+        self._stopping = True
+        now = asyncio.get_running_loop().time()
+        if self._preparing is not None:
+            self._preparing.reschedule(now)
+        for slot in self._slots:
+            if slot.child is not None:
+                slot.child.terminate()
+            if slot.patience is not None and not slot.patience.expired():
+                slot.patience.reschedule(now + STOP_GRACE_S)
+
+    async def _run_phases(self) -> None:
+        prepared = await self._prepare()
+        if prepared is None:
+            return
+        settings = self._settings
+        self._began_s = self._clock.now_s()
+        self._tell(events.CampaignStarted(
+            target=settings.target, engine=prepared.engine.value, seed=settings.seed,
+            workers=settings.workers, out=str(self._folder.shown), seeds=prepared.seeds,
+            time_s=settings.seconds, executions=settings.executions,
+        ))  # fmt: skip
+        if settings.seconds is not None:
+            self._deadline = asyncio.get_running_loop().time() + settings.seconds
+        async with asyncio.TaskGroup() as group:
+            ticker = group.create_task(self._tick())
+            try:
+                async with asyncio.TaskGroup() as workers:
+                    for slot in self._slots:
+                        workers.create_task(self._keep_worker(slot, prepared.engine))
+            finally:
+                ticker.cancel()
+
+    async def _prepare(self) -> Prepared | None:
+        preparation = Preparation(self._settings, self._folder, self._tell, self._prepare_command)
+        try:
+            async with asyncio.timeout(None) as self._preparing:
+                return await preparation.run()
+        except TimeoutError:
+            return None
+        finally:
+            self._preparing = None
+
+    async def _tick(self) -> None:
+        ticking = [reporter for reporter in self._reporters if isinstance(reporter, Ticking)]
+        while ticking:
+            await asyncio.sleep(TICK_S)
+            for reporter in ticking:
+                reporter.tick()
+
+    async def _keep_worker(self, slot: _Slot, engine: Engine) -> None:
+        """Have a worker run in ``slot`` until the budget is used up."""
+        while (batch := self._next_batch(slot, engine)) is not None:
+            before = self._totals.executions_of(slot.index)
+            end = await self._run_worker(slot, batch)
+            executions = self._totals.executions_of(slot.index) - before
+            if slot.ended is not None and slot.ended.reason in _DONE:
+                self._tell(msgspec.structs.replace(slot.ended, restarted=False))
+                return
+            self._check_disk()
+            slot.barren = 0 if executions else slot.barren + 1
+            if self._stopping:
+                self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
+                return
+            reason = _reason_of(slot, end)
+            self._bury(slot, batch, end)
+            again = slot.barren < BARREN_MAX and slot.starts <= RESTARTS_MAX
+            self._tell(events.WorkerEnded(slot.index, executions, reason, restarted=again))
+            if not again:
+                self._given_up.append(
+                    f"worker {slot.index} does not get going: {reason}"
+                    + (f"\n{end.stderr.strip()}" if end.stderr.strip() else "")
+                )
+                return
+
+    def _next_batch(self, slot: _Slot, engine: Engine) -> Batch | None:
+        """What is left to do for a worker, ``None`` when nothing."""
+        if self._stopping:
+            return None
+        settings = self._settings
+        seconds = executions = None
+        if self._deadline is not None:
+            seconds = self._deadline - asyncio.get_running_loop().time()
+            if seconds < REST_MIN_S:
+                return None
+        share = settings.share(slot.index)
+        if share is not None:
+            executions = share - self._totals.executions_of(slot.index)
+            if executions <= 0:
+                return None
+        # Another seed after a restart: the same one would lead to the same death.
+        name = f"worker-{slot.index}" + (f"-{slot.starts}" if slot.starts else "")
+        return Batch(
+            target=settings.target,
+            engine=engine,
+            out=str(self._folder.path),
+            worker=slot.index,
+            seed=Rng(settings.seed).child(name).seed,
+            seconds=seconds,
+            executions=executions,
+        )
+
+    async def _run_worker(self, slot: _Slot, batch: Batch) -> Exit:
+        path = self._folder.worker(slot.index) / "batch.json"
+        write_atomic(path, codec.encode_pretty(batch), durable=False)
+        slot.starts += 1
+        slot.ended = None
+        slot.silent = False
+        command = [*self._worker_command, str(path)]
+        async with spawn(command, partial(self._hear, slot)) as child:
+            slot.child = child
+            self._tell(events.WorkerStarted(slot.index, child.pid))
+            try:
+                return await self._outlast(slot, child)
+            finally:
+                slot.child = None
+
+    async def _outlast(self, slot: _Slot, child: Child) -> Exit:
+        """Wait for a worker's end, or bring it about when it is time."""
+        try:
+            async with asyncio.timeout(None) as slot.patience:
+                self._be_patient(slot)
+                return await child.wait()
+        except TimeoutError:
+            pass
+        finally:
+            slot.patience = None
+        if self._stopping:
+            return await child.stop(0.0)
+        now = asyncio.get_running_loop().time()
+        if self._deadline is not None and now >= self._deadline:
+            return await child.stop(STOP_GRACE_S)
+        slot.silent = True
+        return await child.stop(0.0)
+
+    def _be_patient(self, slot: _Slot) -> None:
+        if self._stopping or slot.patience is None or slot.patience.expired():
+            return
+        until = asyncio.get_running_loop().time() + SILENCE_MAX_S
+        if self._deadline is not None:
+            until = min(until, self._deadline + OVERTIME_S)
+        slot.patience.reschedule(until)
+
+    def _hear(self, slot: _Slot, line: bytes) -> None:
+        """One line of a worker."""
+        self._be_patient(slot)
+        try:
+            event = events.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._hear_garbage(slot, line, str(error))
+            return
+        match event:
+            case events.WorkerStarted():
+                return  # we know, and have said so
+            case events.WorkerEnded(worker=slot.index):
+                slot.ended = event
+                return
+            case events.FindingAnnounced(worker=slot.index):
+                if not (self._folder.path / event.folder / MANIFEST).is_file():
+                    self._tell(events.MachineryWarning(
+                        f"worker {slot.index} announced {event.folder}, which is not there"
+                    ))  # fmt: skip
+            case (
+                events.MachineryWarning()
+                | events.Progress(worker=slot.index)
+                | events.CorpusAdded(worker=slot.index)
+                | events.FindingRepeated(worker=slot.index)
+            ):
+                pass
+            case _:
+                self._hear_garbage(slot, line, "not its to say")
+                return
+        self._tell(event)
+
+    def _hear_garbage(self, slot: _Slot, line: bytes, reason: str) -> None:
+        slot.garbage += 1
+        if slot.garbage <= GARBAGE_SHOWN_MAX:
+            text = f"worker {slot.index} sent a line that is no event ({reason}): {line[:60]!r}"
+            self._tell(events.MachineryWarning(text))
+
+    def _bury(self, slot: _Slot, batch: Batch, end: Exit) -> None:
+        """Make a finding of a death that the target caused."""
+        finding = self._autopsy(batch, end, slot.silent)
+        if finding is None:
+            return
+        place = write_finding(self._folder.path, finding)
+        if place is None:
+            self._tell(events.FindingRepeated(slot.index, finding.signature, slot.starts))
+            return
+        self._tell(events.FindingAnnounced(
+            worker=slot.index, signature=finding.signature, oracle=finding.violation.oracle,
+            title=finding.violation.title, path=finding.violation.path, folder=place,
+            executions=finding.executions, reliability=finding.reliability,
+        ))  # fmt: skip
+
+    def _check_disk(self) -> None:
+        """Say so when it was the disk that a worker died of.
+
+        Raises:
+            InfraError: it is full.
+        """
+        room = os.statvfs(self._folder.path)
+        if room.f_bavail * room.f_frsize < DISK_FREE_MIN:
+            raise InfraError(
+                f"the disk under {self._folder.shown} is full; make room, or choose a folder on "
+                "another disk with --out. Findings so far are kept"
+            )
+
+    def _tell(self, event: Event) -> None:
+        self._totals.add(event)
+        for reporter in self._reporters:
+            reporter.handle(event)
+
+    def _finish(self, reason: str) -> None:
+        """The last event, and the end of all reporters, whatever happened before."""
+        seconds = 0.0 if self._began_s is None else self._clock.now_s() - self._began_s
+        end = events.CampaignEnded(
+            executions=self._totals.executions, seconds=seconds, corpus=self._totals.corpus,
+            findings=len(self._totals.findings), reason=reason,
+        )  # fmt: skip
+        self._totals.add(end)
+        for reporter in self._reporters:
+            # A full disk was reported by whoever met it first; the others still want to end.
+            with suppress(OSError):
+                try:
+                    reporter.handle(end)
+                finally:
+                    reporter.stop()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+def _reason_of(slot: _Slot, end: Exit) -> str:
+    """Why a worker is gone, in a phrase."""
+    if slot.ended is not None:
+        return slot.ended.reason
+    if slot.silent:
+        return f"said nothing for {SILENCE_MAX_S:.0f} s and was ended"
+    return f"died: {end}"
+
+
+def _most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several errors at once, the one that a person can do something about."""
+    for kind in (LoadfuzzError, OSError):
+        found = group.subgroup(kind)
+        while found is not None:
+            inner = found.exceptions[0]
+            if not isinstance(inner, BaseExceptionGroup):
+                if isinstance(inner, OSError):
+                    return explain(inner, "writing in the campaign's folder")
+                return inner
+            found = inner
+    return group

@@ -1,0 +1,200 @@
+"""``loadfuzz run``: the main job."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loadfuzz.campaign.batch import Engine
+from loadfuzz.campaign.settings import (
+    SEED_BITS,
+    TIME_DEFAULT_S,
+    WORKERS_MAX,
+    Settings,
+    cores,
+    random_seed,
+)
+from loadfuzz.cli.params import ManyValues, duration_s, number_within
+from loadfuzz.exitcodes import ExitCode
+
+if TYPE_CHECKING:
+    from loadfuzz.abc import Reporter
+    from loadfuzz.campaign.folder import CampaignFolder
+    from loadfuzz.campaign.totals import Totals
+    from loadfuzz.clock import Clock
+
+_HELP = """\
+Fuzz TARGET (default: reference) until the budget is used up.
+
+Streams are taken from the corpus, changed, and loaded; oracles judge what the
+loader did. A finding is a folder with the stream, what was wrong, what was
+changed, and the one command that replays it. The run goes on after a finding.
+Ctrl-C stops it cleanly, twice at once.
+
+\b
+Examples:
+  loadfuzz run                              the reference, 60 s, all cores
+  loadfuzz run planted --time 30s           a target full of bugs
+  loadfuzz run --execs 100k --workers 1 --engine native --seed 7
+                                            the same event log every time
+  loadfuzz run --seeds vm1.bin vm2.bin      start from these streams
+  loadfuzz run --time 8h --out nightly      run again to go on with it
+  loadfuzz run --json > result.json         for scripts; progress on stderr
+
+\b
+Exit codes:
+  0  no finding            2  wrong arguments, or no usable seed
+  1  findings              3  the harness failed; findings are kept
+  130  interrupted, no finding
+"""
+
+
+@click.command(name="run", cls=ManyValues, help=_HELP)
+@click.argument("target", default="reference")
+@click.option(
+    "--time",
+    "seconds",
+    type=duration_s,
+    metavar="TIME",
+    help="Stop after 90s, 10m, 1h30m, ... (default 60s, if there is no --execs).",
+)
+@click.option(
+    "--execs", type=number_within(1, 10**15), metavar="N", help="Stop after N executions."
+)
+@click.option(
+    "--workers",
+    type=number_within(1, WORKERS_MAX),
+    metavar="N",
+    help="Worker processes (default: one per core).",
+)
+@click.option(
+    "--seed",
+    type=number_within(0, (1 << SEED_BITS) - 1),
+    metavar="N",
+    help="Random seed of the campaign (default: a new one, which is shown).",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["atheris", "native", "auto"]),
+    default="auto",
+    help="What drives it (default: Atheris where it is installed).",
+)
+@click.option(
+    "--seeds",
+    multiple=True,
+    metavar="PATH...",
+    type=click.Path(path_type=Path),
+    help="Start from these files, or the files in these directories, instead of the "
+    "target's own streams.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The campaign's folder (default: loadfuzz-out/TARGET-NNN).",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on stdout at the end, all else on stderr.",
+)
+@click.option("--live/--no-live", default=None, help="Live screen, or a line every few seconds.")
+@click.option("--quiet", "-q", is_flag=True, help="Only the summary.")
+def command(
+    target: str,
+    seconds: float | None,
+    execs: int | None,
+    workers: int | None,
+    seed: int | None,
+    engine: str,
+    seeds: tuple[Path, ...],
+    out: Path | None,
+    as_json: bool,
+    live: bool | None,
+    quiet: bool,
+) -> int:  # fmt: skip
+    """See the help text above."""
+    # Late, so that --help waits for none of it.
+    from loadfuzz.campaign.folder import open_folder
+    from loadfuzz.plugins import check_target_name
+
+    check_target_name(target)
+    if seconds is None and execs is None:
+        seconds = TIME_DEFAULT_S
+    workers = cores() if workers is None else workers
+    if execs is not None:
+        workers = min(workers, execs)
+    settings = Settings(
+        target=target,
+        engine=None if engine == "auto" else Engine(engine),
+        seed=random_seed() if seed is None else seed,
+        workers=workers,
+        seconds=seconds,
+        executions=execs,
+        seeds=seeds,
+    )
+    folder = open_folder(out, target)
+    return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)
+
+
+def _run(
+    settings: Settings, folder: "CampaignFolder", *, as_json: bool, live: bool | None, quiet: bool
+) -> int:
+    from loadfuzz.campaign.autopsy import Autopsy
+    from loadfuzz.campaign.resume import know_findings
+    from loadfuzz.campaign.supervisor import Supervisor
+    from loadfuzz.campaign.totals import Totals
+    from loadfuzz.clock import SystemClock
+    from loadfuzz.errors import LoadfuzzError
+    from loadfuzz.reporters.jsonout import result, to_line
+    from loadfuzz.reporters.ndjson import EventLog
+    from loadfuzz.reporters.summary import summary
+
+    totals, clock = Totals(), SystemClock()
+    screen = [] if quiet else [_screen(totals, clock, as_json=as_json, live=live)]
+    supervisor = Supervisor(
+        settings,
+        folder,
+        [*screen, EventLog(folder.events)],
+        totals,
+        Autopsy(folder.path),
+        clock=clock,
+    )
+    failure: LoadfuzzError | None = None
+    with folder.locked(settings):
+        know_findings(folder, totals)
+        try:
+            asyncio.run(supervisor.run())
+        except LoadfuzzError as error:
+            if totals.started is None:
+                raise
+            failure = error
+    people = sys.stderr if as_json else sys.stdout
+    print(summary(totals, folder.shown), end="", file=people, flush=True)
+    if as_json:
+        value = result(totals, folder.shown, str(failure or ""))
+        if value is not None:
+            print(to_line(value), end="", flush=True)
+    if failure is not None:
+        raise failure
+    if totals.findings:
+        return ExitCode.FINDINGS
+    return ExitCode.INTERRUPTED if supervisor.interrupted else ExitCode.CLEAN
+
+
+def _screen(totals: "Totals", clock: "Clock", *, as_json: bool, live: bool | None) -> "Reporter":
+    from rich.console import Console
+
+    from loadfuzz.reporters.lines import Lines
+    from loadfuzz.reporters.live import LiveScreen
+
+    stream = sys.stderr if as_json else sys.stdout
+    console = Console(file=stream, highlight=False)
+    # A dumb terminal cannot move its cursor, whatever was asked for.
+    able = console.is_terminal and not console.is_dumb_terminal
+    if able and live is not False:
+        return LiveScreen(console, totals, clock)
+    return Lines(stream, totals, clock)

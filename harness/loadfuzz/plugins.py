@@ -1,0 +1,116 @@
+"""Finds targets by entry point, ours and anyone else's in the same way.
+
+Nothing is imported to list names; a plug-in is imported when it is asked for,
+and what it offers is checked then, so that a broken one costs nobody else
+anything.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Final, cast
+
+from loadfuzz.errors import InfraError, UsageError
+
+if TYPE_CHECKING:  # the interfaces pull in the loader, which a list of names does not need
+    from loadfuzz.abc import Target
+
+TARGETS: Final = "loadfuzz.targets"
+"""Entry-point group of targets."""
+
+_TARGET_NEEDS: Final = ("name", "summary", "instrument", "open", "seeds", "parse")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Something that an installed distribution offers.
+
+    Attributes:
+        name: as on the command line.
+        where: ``module:attribute``.
+        distribution: that offers it, "" when unknown.
+        rivals: other distributions' ``module:attribute`` under the same name;
+            such a name cannot be used, because nobody could say what it means.
+    """
+
+    name: str
+    where: str
+    distribution: str
+    rivals: tuple[str, ...] = ()
+
+
+def find(group: str, points: Iterable[EntryPoint] | None = None) -> dict[str, Plugin]:
+    """All plug-ins of a group, by name, sorted.
+
+    Args:
+        group: of entry points.
+        points: to look through, for tests; the installed ones otherwise.
+    """
+    found: dict[str, Plugin] = {}
+    for point in entry_points(group=group) if points is None else points:
+        # The same distribution may be on the path twice; that is no conflict.
+        distribution = point.dist.name if point.dist is not None else ""
+        known = found.get(point.name)
+        if known is None:
+            found[point.name] = Plugin(point.name, point.value, distribution)
+        elif point.value not in {known.where, *known.rivals}:
+            rivals = (*known.rivals, point.value)
+            found[point.name] = Plugin(known.name, known.where, known.distribution, rivals)
+    return dict(sorted(found.items()))
+
+
+def target_names() -> tuple[str, ...]:
+    """Names of all targets."""
+    return tuple(find(TARGETS))
+
+
+def check_target_name(name: str, known: dict[str, Plugin] | None = None) -> Plugin:
+    """The plug-in behind a target's name, without importing it.
+
+    Raises:
+        UsageError: there is none, or there are two.
+    """
+    known = find(TARGETS) if known is None else known
+    plugin = known.get(name)
+    if plugin is None:
+        if not known:
+            raise UsageError(
+                f"no target {name!r}: no targets are installed at all; "
+                "install loadfuzz as a package (pip install loadfuzz)"
+            )
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UsageError(f"no target {name!r}{hint} Targets: {', '.join(known)}")
+    if plugin.rivals:
+        raise UsageError(
+            f"target {name!r} is offered twice, by {plugin.where} and {', '.join(plugin.rivals)}; "
+            "uninstall one of them"
+        )
+    return plugin
+
+
+def load_target(name: str) -> "Target":
+    """The target of that name.
+
+    Raises:
+        UsageError: there is none, or there are two.
+        InfraError: it cannot be imported, or is no target.
+    """
+    plugin = check_target_name(name)
+    point = EntryPoint(plugin.name, plugin.where, TARGETS)
+    by = f" (of {plugin.distribution})" if plugin.distribution else ""
+    try:
+        target: object = point.load()
+    except Exception as error:
+        raise InfraError(
+            f"target {name!r}{by} cannot be imported from {plugin.where}: "
+            f"{type(error).__name__}: {error}; install what it needs, or repair it"
+        ) from error
+    missing = [need for need in _TARGET_NEEDS if not hasattr(target, need)]
+    if missing:
+        raise InfraError(
+            f"target {name!r}{by}, {plugin.where}, is no target: it lacks {', '.join(missing)}; "
+            "see loadfuzz.abc.Target"
+        )
+    return cast("Target", target)

@@ -1,0 +1,1 @@
+"""Who hears the events of a campaign and shows them: screen, lines, log, JSON."""

@@ -1,0 +1,159 @@
+"""What the live screen shows: a picture of the totals, made anew each time."""
+
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from loadfuzz.campaign.totals import Totals
+from loadfuzz.reporters.pace import Pace
+from loadfuzz.reporters.summary import DEPTHS
+from loadfuzz.wording import count, duration, percent, rate, shorten
+
+WIDTH_MAX: Final = 100
+"""Columns used at most; wider than this the eye loses the line."""
+BAR_WIDTH: Final = 34
+FINDINGS_SHOWN: Final = 6
+"""Latest findings shown."""
+OPERATORS_SHOWN: Final = 6
+"""Most fruitful operators shown."""
+WARNINGS_SHOWN: Final = 2
+
+
+def picture(totals: Totals, pace: Pace, news: "News", width: int) -> RenderableType:
+    """The screen.
+
+    Args:
+        totals: what to show.
+        pace: of the campaign.
+        news: when something was last new.
+        width: columns of the terminal.
+    """
+    width = min(width, WIDTH_MAX)
+    started = totals.started
+    if started is None:
+        return Text(f"preparing seeds  {duration(pace.elapsed_s)}", style="dim")
+    parts: list[RenderableType] = [
+        _head(totals, pace, width),
+        Text(),
+        _numbers(totals, pace, news),
+        Text(),
+        _funnel(totals, width),
+    ]
+    if totals.operators():
+        parts += [Text(), _operators(totals, width)]
+    parts += [Text(), *_findings(totals, width)]
+    warnings = totals.warnings[-WARNINGS_SHOWN:]
+    parts += [Text(shorten(text, width), style="yellow") for text in warnings]
+    return Group(*parts)
+
+
+class News:
+    """When something was last new, on the pace's clock."""
+
+    __slots__ = ("corpus_s", "finding_s")
+
+    def __init__(self) -> None:
+        self.corpus_s: float | None = None
+        self.finding_s: float | None = None
+
+
+def _ago(since_s: float | None, pace: Pace) -> str:
+    return "none yet" if since_s is None else f"{duration(pace.elapsed_s - since_s)} ago"
+
+
+def _head(totals: Totals, pace: Pace, width: int) -> RenderableType:
+    started = totals.started
+    assert started is not None
+    table = Table.grid(expand=False, padding=0)
+    left = Text()
+    left.append("loadfuzz ", style="bold")
+    left.append(f"{started.target}  ")
+    left.append(
+        f"{started.engine}, {count(totals.workers_running, 'worker')}, seed {started.seed}",
+        style="dim",
+    )
+    right = Text(_left(totals, pace), style="bold")
+    table.add_column(width=width - len(right))
+    table.add_column(justify="right", width=len(right))
+    table.add_row(left, right)
+    return table
+
+
+def _left(totals: Totals, pace: Pace) -> str:
+    started = totals.started
+    assert started is not None
+    parts = [duration(pace.elapsed_s)]
+    if started.time_s is not None:
+        parts[0] += f" of {duration(started.time_s)}"
+    if started.executions is not None:
+        parts.append(percent(totals.executions, started.executions))
+    return ", ".join(parts)
+
+
+def _numbers(totals: Totals, pace: Pace, news: News) -> RenderableType:
+    executions = totals.executions
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "left", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_row(
+        "executions", f"{executions:,}", rate(pace.rate(executions)),
+        f"restarts {totals.restarts}" if totals.restarts else "",
+    )  # fmt: skip
+    table.add_row("corpus", f"{totals.corpus:,}", f"last new {_ago(news.corpus_s, pace)}", "")
+    table.add_row(
+        "findings",
+        Text(f"{len(totals.findings):,}", style="bold red" if totals.findings else ""),
+        f"last new {_ago(news.finding_s, pace)}",
+        "",
+    )
+    return table
+
+
+def _funnel(totals: Totals, width: int) -> RenderableType:
+    executions = totals.executions
+    bar = max(min(BAR_WIDTH, width - 46), 4)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(width=bar, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for depth, name in DEPTHS:
+        reached = totals.reached(depth)
+        filled = round(bar * reached / executions) if executions else 0
+        text = Text("━" * filled, style="green")
+        text.append("─" * (bar - filled), style="dim")
+        table.add_row(name, text, percent(reached, executions), f"{reached:,}")
+    return Group(Text("how deep inputs get", style="dim"), table)
+
+
+def _operators(totals: Totals, width: int) -> RenderableType:
+    rows = totals.operators()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, width=min(28, width - 30))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for row in rows[:OPERATORS_SHOWN]:
+        table.add_row(shorten(row.name, 28), f"{row.applied:,}", f"{row.fresh:,} new")
+    rest = len(rows) - OPERATORS_SHOWN
+    title = "operators that show most new behaviour" + (f" (of {len(rows)})" if rest > 0 else "")
+    return Group(Text(title, style="dim"), table)
+
+
+def _findings(totals: Totals, width: int) -> list[RenderableType]:
+    findings = list(totals.findings.values())
+    if not findings:
+        return [Text("no findings so far; Ctrl-C stops", style="dim")]
+    lines: list[RenderableType] = []
+    hidden = len(findings) - FINDINGS_SHOWN
+    title = f"latest findings ({hidden} more in the folder)" if hidden > 0 else "findings"
+    lines.append(Text(f"{title}; Ctrl-C stops", style="dim"))
+    for finding in findings[-FINDINGS_SHOWN:]:
+        done, tries = finding.reliability
+        again = f" {done}/{tries}" if tries else ""
+        name = f"{finding.oracle}{again}  "
+        line = Text(name, style="red")
+        line.append(shorten(finding.title, max(width - len(name), 10)), style="default")
+        lines.append(line)
+    return lines

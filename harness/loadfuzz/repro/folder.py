@@ -1,0 +1,187 @@
+"""A finding's folder: everything that is needed to see it again.
+
+::
+
+    input            the stream, byte for byte
+    parent           the stream it was made from, when there was one
+    finding.json     the manifest: what, where, how, in a versioned format
+    report.txt       the same for people, and the command that replays it
+
+It is written whole or not at all, and never changed afterwards.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from loadfuzz import __version__, codec
+from loadfuzz.errors import UsageError
+from loadfuzz.execution import Execution
+from loadfuzz.findings import Finding, Violation, folder_name
+from loadfuzz.inputs import Delivery, Input, digest_of
+from loadfuzz.mutation import Mutation
+from loadfuzz.repro.report import write_report
+from loadfuzz.storage import write_folder_once
+
+FORMAT_VERSION: Final = 1
+"""Version of the folder's layout and of its manifest."""
+
+INPUT: Final = "input"
+PARENT: Final = "parent"
+MANIFEST: Final = "finding.json"
+REPORT: Final = "report.txt"
+FILE_SIZE_MAX: Final = 1 << 26
+"""Largest file of a finding that is read, in bytes; streams are at most 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Content of ``finding.json``.
+
+    Attributes:
+        format_version: :data:`FORMAT_VERSION`.
+        loadfuzz: version that wrote it.
+        target: name of the target.
+        signature: what findings are told apart by.
+        oracle: whose promise was broken.
+        violation: what the oracle said.
+        execution: what the loader did.
+        input: digest of the file ``input``.
+        size: of the file ``input``, in bytes.
+        delivery: the pieces in which the loader got it.
+        parent: digest of the file ``parent``, "" when there is none.
+        mutations: what was changed in the parent, in order.
+        seed: of the campaign.
+        worker: that found it.
+        executions: of that worker when it did.
+        reliability: (did it again, tries) in a fresh loader.
+    """
+
+    format_version: int
+    loadfuzz: str
+    target: str
+    signature: str
+    oracle: str
+    violation: Violation
+    execution: Execution
+    input: str
+    size: int
+    delivery: Delivery
+    parent: str
+    mutations: tuple[Mutation, ...]
+    seed: int
+    worker: int
+    executions: int
+    reliability: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    format_version: int
+
+
+def write_finding(out: Path, finding: Finding) -> str | None:
+    """Keep a finding in the campaign's folder, complete and on the disk.
+
+    Args:
+        out: the campaign's folder.
+        finding: what to keep.
+
+    Returns:
+        Its folder relative to ``out``; ``None`` when there is one of the same
+        signature, by whomever.
+
+    Raises:
+        OSError: nothing was written.
+    """
+    place = Path("findings", folder_name(finding.signature))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        loadfuzz=__version__,
+        target=finding.target,
+        signature=finding.signature,
+        oracle=finding.violation.oracle,
+        violation=finding.violation,
+        execution=finding.execution,
+        input=finding.input.digest,
+        size=len(finding.input.stream),
+        delivery=finding.input.delivery,
+        parent=finding.parent,
+        mutations=finding.mutations,
+        seed=finding.seed,
+        worker=finding.worker,
+        executions=finding.executions,
+        reliability=finding.reliability,
+    )
+    files = {
+        INPUT: finding.input.stream,
+        MANIFEST: codec.encode_pretty(manifest),
+        REPORT: write_report(finding).encode("utf-8", "backslashreplace"),
+    }
+    if finding.parent_stream:
+        files[PARENT] = finding.parent_stream
+    (out / "findings").mkdir(exist_ok=True)
+    return str(place) if write_folder_once(out / place, files) else None
+
+
+def read_finding(folder: Path) -> Finding:
+    """The finding in a folder.
+
+    Raises:
+        UsageError: the folder holds none; says precisely why.
+    """
+    manifest = read_manifest(folder)
+    stream = _read(folder, INPUT)
+    if digest_of(stream) != manifest.input:
+        raise UsageError(
+            f"{folder / INPUT} is not the input that was found: it was changed or torn "
+            f"({len(stream)} bytes, {manifest.size} expected)"
+        )
+    parent = _read(folder, PARENT) if (folder / PARENT).exists() else b""
+    return Finding(
+        target=manifest.target,
+        input=Input(stream, manifest.delivery),
+        violation=manifest.violation,
+        execution=manifest.execution,
+        parent=manifest.parent,
+        parent_stream=parent,
+        mutations=manifest.mutations,
+        seed=manifest.seed,
+        worker=manifest.worker,
+        executions=manifest.executions,
+        reliability=manifest.reliability,
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a finding's folder.
+
+    Raises:
+        UsageError: there is none that can be understood; says precisely why.
+    """
+    data = _read(folder, MANIFEST)
+    path = folder / MANIFEST
+    try:
+        version = codec.decode(data, _Version).format_version
+        if version > FORMAT_VERSION:
+            raise UsageError(
+                f"{path} has format {version}, which is newer than this loadfuzz knows "
+                f"({FORMAT_VERSION}); update loadfuzz"
+            )
+        return codec.decode(data, Manifest)
+    except codec.DamagedError as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_SIZE_MAX + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is no finding: it has no file {name!r}") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > FILE_SIZE_MAX:
+        raise UsageError(f"{path} is larger than any finding's ({FILE_SIZE_MAX} bytes)")
+    return data

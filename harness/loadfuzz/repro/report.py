@@ -1,0 +1,105 @@
+"""``report.txt``: a finding as a person wants to read it."""
+
+import shlex
+from textwrap import indent, wrap
+from typing import Final
+
+from loadfuzz.execution import Execution
+from loadfuzz.findings import Finding, folder_name
+from loadfuzz.repro.hexdump import changes, picture
+
+WIDTH: Final = 79
+"""Columns of the text: it is read in terminals and in bug trackers."""
+EVENTS_SHOWN: Final = 8
+"""Last trace events that are shown; the manifest has all."""
+TEXT_MAX: Final = 400
+"""Characters of a value that are shown; a mutation may have written a megabyte."""
+MUTATIONS_SHOWN: Final = 20
+"""Mutations that are shown; a chain is a handful."""
+
+
+def replay_command(folder: str) -> str:
+    """The command that replays the finding in ``folder``."""
+    return f"loadfuzz replay {shlex.quote(folder)}"
+
+
+def write_report(finding: Finding) -> str:
+    """The text of ``report.txt``."""
+    violation = finding.violation
+    done, tries = finding.reliability
+    lines = [
+        _cut(violation.title),
+        "=" * min(len(_cut(violation.title)), WIDTH),
+        "",
+        f"oracle       {violation.oracle}",
+        f"place        {_cut(violation.path) or '(the whole stream)'}",
+        f"signature    {_cut(finding.signature)}",
+        f"target       {finding.target}",
+        f"input        {len(finding.input.stream)} bytes, sha256 {finding.input.digest[:16]}...",
+    ]
+    if finding.input.delivery.chunks:
+        lines.append(f"delivered    in pieces of {finding.input.delivery.chunks} bytes, repeated")
+    if tries:
+        lines.append(f"reliability  {done} of {tries} runs in a fresh loader")
+    lines += ["", *_block("expected", violation.expected), *_block("actual", violation.actual)]
+    lines += ["", "What the loader did", "", *_execution(finding.execution)]
+    lines += ["", "What was changed", "", *_mutations(finding)]
+    folder = f"FOLDER/findings/{folder_name(finding.signature)}"
+    lines += [
+        "", "To see it again", "",
+        f"   {replay_command('.')}",
+        "", f"   in this folder, or from anywhere: loadfuzz replay {folder}",
+        "",
+    ]  # fmt: skip
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}... ({len(text)} characters)"
+
+
+def _block(label: str, text: str) -> list[str]:
+    lines = [
+        piece
+        for line in (_cut(text).splitlines() or [""])
+        for piece in (wrap(line, WIDTH - 13) or [""])
+    ]
+    return [f"{label if index == 0 else '':<13}{line}" for index, line in enumerate(lines)]
+
+
+def _execution(execution: Execution) -> list[str]:
+    depth = execution.depth.name.lower().replace("_", " ")
+    lines = [f"   {execution.kind}, came as far as: {depth}, {execution.cpu_s:.3f} s of CPU"]
+    if execution.refusal is not None:
+        lines.append(indent(_cut(execution.refusal.text), "   "))
+    if execution.escape is not None:
+        escape = execution.escape
+        lines.append(f"   {escape.type_name}: {_cut(escape.message)}")
+        lines += [f"      {frame}" for frame in escape.frames]
+    shown = execution.events[-EVENTS_SHOWN:]
+    if shown:
+        lines += ["", f"   the last {len(shown)} of {len(execution.events)} trace events:"]
+        lines += [f"      {_cut(event)}" for event in shown]
+    return lines
+
+
+def _mutations(finding: Finding) -> list[str]:
+    stream = finding.input.stream
+    refusal = finding.execution.refusal
+    if not finding.mutations:
+        lines = ["   nothing: the input is a seed, or the engine did not say"]
+        if refusal is not None and refusal.offset is not None and refusal.offset < len(stream):
+            lines += ["", f"   the load stopped at offset {refusal.offset:#x}:"]
+            lines += picture(stream, [(refusal.offset, refusal.offset + 1)])
+        return lines
+    lines = [f"   from the stream {finding.parent[:16]}... ({len(finding.parent_stream)} bytes):"]
+    for mutation in finding.mutations[:MUTATIONS_SHOWN]:
+        where = f" at {mutation.path}" if mutation.path else ""
+        lines.append(f"   {mutation.operator}{where}")
+        if mutation.old or mutation.new:
+            lines.append(f"      {_cut(mutation.old) or '-'}  ->  {_cut(mutation.new) or '-'}")
+    found = changes(finding.mutations)
+    total = sum(change.end - change.start for change in found)
+    lines += ["", f"   {total} bytes of the input are not as they were:"]
+    lines += picture(stream, [(change.start, change.end) for change in found])
+    return lines

@@ -1,0 +1,48 @@
+"""Numbers, times and foreign text as people are to see them.
+
+Names and messages may come out of a hostile stream, so what goes to a terminal
+passes :func:`printable` first: no escape sequence reaches it.
+"""
+
+from math import floor
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with everything that is no printable character escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def shorten(text: str, width: int) -> str:
+    """The printable ``text`` in at most ``width`` columns, with an ellipsis where cut."""
+    text = printable(text)
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """``1 finding``, ``12,345 findings``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """``0:05``, ``1:02:03``."""
+    whole = max(floor(seconds), 0)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rate(per_second: float) -> str:
+    """``3,210/s``; with a decimal where that says more."""
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
+
+
+def percent(part: int, whole: int) -> str:
+    """``12.3 %``; never rounded to all or nothing unless it is."""
+    if whole <= 0:
+        return "-"
+    value = 100 * part / whole
+    if 0 < part < whole:
+        value = min(max(value, 0.1), 99.9)
+    return f"{value:.1f} %"
