@@ -27,7 +27,7 @@ stream carries, else only the section's footer is looked for.
 
 from savevm.document.document import Document
 from savevm.document.edits import Consistency, Edit
-from savevm.document.nodes import Node, RamRunNode, SectionNode, Value
+from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
 from savevm.recording import NodeKind, Role
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Node",
     "NodeKind",
     "RamRunNode",
+    "RamSpanNode",
     "Role",
     "SectionNode",
     "Value",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from savevm.document.document import Document
-from savevm.document.nodes import Node, RamRunNode, SectionNode, Value
+from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
 from savevm.errors import LoadError
 from savevm.foreign.text import parse_vmdesc
 from savevm.ram.items import RAMFlag
@@ -21,7 +21,7 @@ for every page, and their sums say more."""
 BLOCKS_MAX: Final = 4096
 """RAM blocks one section is described with; a hostile list can name more."""
 
-Json: TypeAlias = "int | float | str | bool | None | list[Json] | dict[str, Json]"
+Json: TypeAlias = "int | float | str | bool | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,12 @@ class RamSummary:
 
     Attributes:
         pages, zero_pages, xbzrle_pages: items of each kind.
-        page_bytes: bytes of full pages.
         blocks: by name, in the order they come.
     """
 
     pages: int
     zero_pages: int
     xbzrle_pages: int
-    page_bytes: int
     blocks: tuple[BlockSummary, ...]
 
 
@@ -239,24 +237,19 @@ class _Counts:
 
 def _ram(section: SectionNode) -> RamSummary | None:
     blocks: dict[str, _Counts] = {}
-    page_bytes = 0
     any_item = False
     for node in section.children:
         if node.kind is not NodeKind.RAM_ITEM:
             continue
         any_item = True
-        if isinstance(node, RamRunNode):
-            kind, items, block = node.flags & ~RAMFlag.CONTINUE, node.items, node.block
-            size = node.size - items * RamRunNode.WORD_SIZE
+        if isinstance(node, RamSpanNode):
+            for kind, items in node.items.items():
+                _add(blocks, node.block, kind, items)
+        elif isinstance(node, RamRunNode):
+            _add(blocks, node.block, node.flags & ~RAMFlag.CONTINUE, node.items)
         else:
-            kind, items, size = _item_kind(node), 1, _page_bytes(node)
-            block = node.name.rpartition("/")[0]
+            _add(blocks, node.name.rpartition("/")[0], _item_kind(node), 1)
             _lengths(node, blocks)
-        if kind not in _COUNTED or (block not in blocks and len(blocks) >= BLOCKS_MAX):
-            continue
-        blocks.setdefault(block, _Counts()).add(kind, items)
-        if kind == RAMFlag.PAGE:
-            page_bytes += size
     if not any_item:
         return None
     summaries = tuple(_block(name, counts) for name, counts in blocks.items())
@@ -264,9 +257,13 @@ def _ram(section: SectionNode) -> RamSummary | None:
         sum(b.pages for b in summaries),
         sum(b.zero_pages for b in summaries),
         sum(b.xbzrle_pages for b in summaries),
-        page_bytes,
         summaries,
     )
+
+
+def _add(blocks: dict[str, _Counts], block: str, kind: int, items: int) -> None:
+    if kind in _COUNTED and (block in blocks or len(blocks) < BLOCKS_MAX):
+        blocks.setdefault(block, _Counts()).add(kind, items)
 
 
 _COUNTED: Final = frozenset({RAMFlag.PAGE, RAMFlag.ZERO, RAMFlag.XBZRLE})
@@ -284,10 +281,6 @@ def _item_kind(node: Node) -> int:
     first = node.children[0] if node.children else node
     # Flags lie below the least page size (RAM items' first word).
     return first.value & 0x3FF & ~RAMFlag.CONTINUE if isinstance(first.value, int) else 0
-
-
-def _page_bytes(node: Node) -> int:
-    return sum(leaf.size for leaf in node.children if leaf.role is Role.RAM_PAGE)
 
 
 def _lengths(node: Node, blocks: dict[str, _Counts]) -> None:
@@ -372,7 +365,6 @@ def _section_json(section: SectionReport) -> dict[str, Json]:
             "pages": ram.pages,
             "zero_pages": ram.zero_pages,
             "xbzrle_pages": ram.xbzrle_pages,
-            "page_bytes": ram.page_bytes,
             "blocks": [
                 {
                     "name": block.name,

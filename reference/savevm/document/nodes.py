@@ -262,3 +262,21 @@ class RamRunNode(Node):
     def item_address(self, index: int) -> int:
         """Offset in the block of the page that item ``index`` is for."""
         return self.address + index * self.page_size
+
+
+class RamSpanNode(Node):
+    """RAM items of several kinds in one block, one behind the other: a leaf that
+    stands for as many as a large file has, where a node for each would fill
+    memory.
+
+    Attributes:
+        block: name of the RAM block.
+        items: how many of each kind, by flag without CONTINUE.
+    """
+
+    __slots__ = ("block", "items")
+
+    def __init__(self, name: str, start: int, end: int, block: str) -> None:
+        super().__init__(NodeKind.RAM_ITEM, name, start, end, Role.RAM_PAGE)
+        self.block = block
+        self.items: dict[int, int] = {}

@@ -18,7 +18,7 @@ from savevm.constants import (
     QEMU_VM_SECTION_PART,
     QEMU_VM_SECTION_START,
 )
-from savevm.document.nodes import Node, RamRunNode, SectionNode, Value
+from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
 from savevm.errors import LoadError
 from savevm.ram.items import RAMFlag, RAMItem, RAMListEntry, kind_name
 from savevm.recording import NodeKind, Role
@@ -26,6 +26,9 @@ from savevm.recording import NodeKind, Role
 PROBLEMS_MAX: Final = 1000
 """Problems that are kept; a stream of junk has one at every turn, and nobody
 reads more."""
+RAM_NODES_MAX: Final = 20_000
+"""RAM items of a file that have nodes of their own (some 10 MiB).  Those behind
+them are gathered in spans: what a large file has of them shall not fill memory."""
 LEAF_BYTES_KEPT: Final = 1 << 16
 """Longest value a leaf of a file keeps; of longer ones the bytes are read again
 when asked for."""
@@ -61,6 +64,7 @@ class TreeRecorder:
         self._outer: list[list[Node]] = []
         self._values: list[object] = []
         self._parts: dict[str, int] = {}
+        self._ram_nodes = 0
 
     # -- Recorder --------------------------------------------------------------------------
 
@@ -90,6 +94,11 @@ class TreeRecorder:
         if node.kind in _COLLAPSIBLE:
             _collapse(node, children, value)
         elif node.kind is NodeKind.RAM_ITEM:
+            if self._lazy and isinstance(value, RAMItem) and value.block:
+                self._ram_nodes += 1
+                if self._ram_nodes > RAM_NODES_MAX:
+                    self._gather(value.flags, value.block, 1, node.start, node.end)
+                    return
             _name_ram_item(node, value)
         node.children = children if node.role is None else ()
         if isinstance(node, SectionNode):
@@ -109,6 +118,10 @@ class TreeRecorder:
     def ram_run(
         self, flags: int, block: str, address: int, count: int, start: int, end: int
     ) -> None:
+        self._ram_nodes += 1
+        if self._lazy and self._ram_nodes > RAM_NODES_MAX:
+            self._gather(flags, block, count, start, end)
+            return
         kind = kind_name(flags)
         last = address + (count - 1) * self.page_size
         where = f"{address:#x}" if count == 1 else f"{address:#x}-{last:#x}"
@@ -118,6 +131,16 @@ class TreeRecorder:
             self.page_size,
         )  # fmt: skip
         self._children.append(node)
+
+    def _gather(self, flags: int, block: str, count: int, start: int, end: int) -> None:
+        """Add items to the span that ends where they begin, or begin one."""
+        last = self._children[-1] if self._children else None
+        if not isinstance(last, RamSpanNode) or last.block != block or last.end != start:
+            last = RamSpanNode(f"{block}/items", start, end, block)
+            self._children.append(last)
+        kind = flags & ~RAMFlag.CONTINUE
+        last.items[kind] = last.items.get(kind, 0) + count
+        last.end = end
 
     def problem(self, error: LoadError) -> None:
         if len(self.problems) < PROBLEMS_MAX:
