@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from savevm.devices.base import U64, SimDevice
+from savevm.devices.base import U32, U64, SimDevice
 from savevm.devices.disk import Disk
 from savevm.devices.hpet import Hpet
 from savevm.devices.intc import Intc
@@ -33,6 +33,8 @@ LCG_MULTIPLIER: Final = 6364136223846793005
 LCG_INCREMENT: Final = 1442695040888963407
 PAGE_FILL_BYTES: Final = 256
 DEADLINE_NS: Final = 70_000
+
+_KEYBOARD_BYTES: Final = (0xED, 1, 0xF0, 2, 0xF4, 3, 0xF5, 0xF4)
 
 Peer = TypeVar("Peer", bound=SimDevice)
 
@@ -66,10 +68,11 @@ class Op(IntEnum):
 
 PROGRAM: Final = (
     Op.STORE, Op.SEND, Op.PRINT, Op.DISK, Op.JOURNAL, Op.CARD, Op.TYPE, Op.FP,
-    Op.NET_CONTROL, Op.STORE, Op.CLOCK, Op.CARD, Op.INTERRUPTS, Op.PLUG, Op.CONSOLE, Op.CPREG,
-    Op.SEND, Op.DISK, Op.ALARM, Op.CARD, Op.JOURNAL, Op.FILL, Op.PRINT, Op.DEADLINE,
-    Op.RECEIVE, Op.TYPE, Op.CARD, Op.FLAGS, Op.DISK, Op.NET_CONTROL, Op.LOAD, Op.FAULT,
-    Op.JOURNAL, Op.CARD, Op.STORE, Op.CONSOLE, Op.HALT,
+    Op.NET_CONTROL, Op.STORE, Op.CLOCK, Op.CARD, Op.INTERRUPTS, Op.PLUG, Op.CONSOLE, Op.JOURNAL,
+    Op.SEND, Op.DISK, Op.ALARM, Op.CARD, Op.JOURNAL, Op.FILL, Op.PRINT, Op.INTERRUPTS,
+    Op.RECEIVE, Op.TYPE, Op.CARD, Op.FLAGS, Op.CPREG, Op.JOURNAL, Op.LOAD, Op.FAULT,
+    Op.DISK, Op.CARD, Op.INTERRUPTS, Op.DEADLINE, Op.JOURNAL, Op.NET_CONTROL, Op.RECEIVE,
+    Op.CARD, Op.TYPE, Op.STORE, Op.CONSOLE, Op.INTERRUPTS, Op.HALT,
 )  # fmt: skip
 """One round.  CARD comes often, since the card takes one byte at a time."""
 
@@ -126,10 +129,12 @@ def _load(cpu: "Cpu", value: int) -> None:
 
 def _fp(cpu: "Cpu", value: int) -> None:
     cpu.fpu.push(value << 20 & U64)
+    cpu.fpu.fpuc = value & 0xFFFF
 
 
 def _cpreg(cpu: "Cpu", value: int) -> None:
     cpu.cpreg_values[value % len(cpu.cpreg_values)] = value
+    cpu.xcr0 = value | 1
 
 
 def _deadline(cpu: "Cpu", value: int) -> None:
@@ -142,6 +147,7 @@ def _deadline(cpu: "Cpu", value: int) -> None:
 def _flags(cpu: "Cpu", value: int) -> None:
     # The privilege level changes; interrupts stay on, or the guest would sleep.
     cpu.flags = cpu.flags & ~0x3000 | (value & 3) << 12
+    cpu.smbase = value & U32
     cpu.update_hflags()
 
 
@@ -184,7 +190,8 @@ def _print(cpu: "Cpu", value: int) -> None:
 def _receive(cpu: "Cpu", value: int) -> None:
     port = peer(cpu, Serial)
     if port is not None:
-        cpu.regs[0] = port.read_rbr() + port.read_rbr()
+        cpu.regs[0] = port.read_rbr() + port.read_rbr() + port.read_iir()
+        port.write_control(value)
         port.divider = value & 0xFFFF
         port.write_clock(value, value >> 16)
 
@@ -192,9 +199,10 @@ def _receive(cpu: "Cpu", value: int) -> None:
 def _clock(cpu: "Cpu", value: int) -> None:
     rtc = peer(cpu, Rtc)
     if rtc is not None:
-        rtc.write(REG_A, 0x21 + (value & 3))
+        rtc.write(REG_A, 0x25 + (value & 3))
         rtc.write(REG_B, REG_B_PIE if value & 4 else 0)
         rtc.write(16 + (value >> 3) % 100, value >> 8)
+        rtc.set_alarm(value)
         rtc.cmos_index = REG_C
         cpu.regs[0] = rtc.read()
 
@@ -205,8 +213,7 @@ def _type(cpu: "Cpu", value: int) -> None:
         if value & 0x30:
             keyboard.press(value)
         else:
-            keyboard.write(0xED if value & 1 else 0xF0)
-            keyboard.write(value >> 8 & 3)
+            keyboard.write(_KEYBOARD_BYTES[value & 7])
 
 
 def _disk(cpu: "Cpu", value: int) -> None:
@@ -243,6 +250,8 @@ def _plug(cpu: "Cpu", value: int) -> None:
     device = peer(cpu, MemoryDevice)
     if device is not None:
         device.plug(value)
+        if value & 0x700 == 0:
+            device.request(value >> 12)
 
 
 def _journal(cpu: "Cpu", value: int) -> None:

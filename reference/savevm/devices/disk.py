@@ -285,9 +285,9 @@ class Disk(SimDevice):
         self.begin_transfer(request, slot)
         if len(self.completions) < COMPLETIONS_MAX:
             self.completions.append(Completion(request.tag, request.size()))
-        else:
-            policy = ERROR_POLICIES.index("ignore" if request.retries & 1 else "report")
-            self.error_policy, self.error_tag = policy, request.tag
+        if request.sector % 8 == 7:
+            self.error_policy = (request.sector >> 3) % len(ERROR_POLICIES)
+            self.error_tag = request.tag
         self.used_idx = self.used_idx + 1 & U16
         self.raise_irq(IRQ_LINE)
         if self.requests:

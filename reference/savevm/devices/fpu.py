@@ -26,6 +26,7 @@ vmstate_fpu: Final = VMStateDescription(
     fields=(
         fields.array("fpregs", fieldtypes.CPU_DOUBLE, FP_REGISTERS),
         fields.float64("accumulator"),
+        fields.cpu_double("last_operand", 2),
         fields.uint8("fpstt"),
         fields.uint16("fpuc"),
         fields.uint16("fpregs_format", 2),
@@ -39,6 +40,7 @@ class Fpu(State):
 
     Attributes:
         fpregs: eight doubles as bit patterns.
+        last_operand: what was pushed last; since version 2.
         accumulator: one more, of the type that only the seed's QEMU has.
         fpstt: top of the register stack, 0..7, an index.
         fpuc: control word, the guest's to write.
@@ -53,6 +55,7 @@ class Fpu(State):
         """State after power-on."""
         self.fpregs = [0] * FP_REGISTERS
         self.accumulator = ONE
+        self.last_operand = 0
         self.fpstt = 0
         self.fpuc = 0x37F
         self.fpregs_format = 0
@@ -76,7 +79,7 @@ class Fpu(State):
     def push(self, pattern: int) -> None:
         """``FLD``: put a value on the stack and fold it into the accumulator."""
         self.fpstt = (self.fpstt - 1) % FP_REGISTERS
-        self.fpregs[self.fpstt] = pattern
+        self.fpregs[self.fpstt] = self.last_operand = pattern
         # Bits are mixed, exponents are not: no infinity or NaN ever comes out.
         self.accumulator = (self.accumulator & _EXPONENT) ^ (pattern & ~_EXPONENT)
 

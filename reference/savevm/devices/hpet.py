@@ -33,9 +33,9 @@ MAX_TIMERS: Final = 4
 CLOCK_PERIOD_NS: Final = 10
 TICKS_PER_STEP: Final = 1000
 """A guest step takes 10 µs."""
-PERIOD_MIN: Final = 1000
-"""Ticks: QEMU bounds the period too, since a shorter one is a timer that does
-nothing but fire."""
+PERIOD_MIN: Final = 20_000
+"""Ticks, 20 guest steps.  QEMU bounds the period too: with a shorter one the
+guest does nothing but take interrupts."""
 TN_PERIODIC: Final = 0x08
 TN_ENABLE: Final = 0x04
 CFG_ENABLE: Final = 0x01
@@ -208,7 +208,8 @@ class Hpet(SimDevice):
         timer.config = TN_ENABLE | (TN_PERIODIC if value & 0x100 else 0)
         timer.period = value >> 4 & 0xFFFF
         timer.cmp = self.ticks() + timer.period & U64
-        timer.wrap_flag = int(timer.cmp < self.ticks())
+        timer.wrap_flag = value >> 9 & 1
+        timer.fsb = value << 32 & U64
         self.set_timer(timer)
 
     def set_timer(self, timer: HpetTimer) -> None:

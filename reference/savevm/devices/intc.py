@@ -18,7 +18,7 @@ from savevm.vmstate.description import VMStateDescription
 if TYPE_CHECKING:
     from savevm.machine import Machine
 
-LINES: Final = 24
+LINES: Final = 16
 LINE_MASK: Final = (1 << LINES) - 1
 CPUS_MAX: Final = 4
 PRIORITIES: Final = 16
@@ -125,8 +125,8 @@ def masks_fault(s: "Intc") -> Fault | None:
 
 
 def sources_fault(s: "Intc") -> Fault | None:
-    """Priorities and vectors are indices; every source reaches a CPU that exists."""
-    return first_fault(
+    """One source per line; priorities and vectors are indices."""
+    return unlike("sources", len(s.sources), s.nb_irqs) or first_fault(
         outside(f"sources[{i}].priority", source.priority, 0, PRIORITIES - 1)
         or outside(f"sources[{i}].vector", source.vector, 0, VECTORS - 1)
         for i, source in enumerate(s.sources)
@@ -260,10 +260,15 @@ class Intc(SimDevice):
     def write_mask(self, value: int) -> None:
         """Mask one line, or none."""
         self.imr = (1 << (value & 31)) & LINE_MASK if value & 0x100 else 0
+        context = self.contexts[0]
+        if context is not None:
+            context.ctpr = value >> 9 & 0xF
 
     def write_priority(self, value: int) -> None:
         """Give a line another priority."""
-        self.sources[value % LINES].priority = (value >> 5) % PRIORITIES
+        source = self.sources[value % LINES]
+        source.priority = (value >> 5) % PRIORITIES
+        source.destmask = value & U32
 
     def write_event(self, value: int) -> None:
         """Set or clear general purpose events."""

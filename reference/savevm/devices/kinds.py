@@ -298,7 +298,7 @@ class Kinds(SimDevice):
 
     def append_slot(self, value: int) -> None:
         """Fill or empty the slot under the cursor."""
-        self.slots[self.cursor] = Record(value & 0x7FFF, value & U32) if value & 1 else None
+        self.slots[self.cursor] = Record(value & 0x7FFF, value & U32) if value & 3 else None
 
     def step(self) -> None:
         # The cursor goes on, over a slot that it looks at.

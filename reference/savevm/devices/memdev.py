@@ -148,8 +148,12 @@ class MemoryDevice(SimDevice):
 
     # -- running -----------------------------------------------------------------------
 
+    def request(self, value: int) -> None:
+        """The host asks for more or fewer blocks; the guest may have more."""
+        self.requested_blocks = value % (BLOCKS + 1)
+
     def plug(self, value: int) -> None:
-        """The guest plugs or unplugs a block."""
+        """The guest plugs or unplugs a block, up to what it was asked for."""
         bit = 1 << value % BLOCKS
         if value & 0x80 or self.plugged_blocks >= self.requested_blocks:
             self.plugged &= ~bit

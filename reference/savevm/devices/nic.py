@@ -98,6 +98,11 @@ def queues_fault(s: "Nic") -> Fault | None:
     return outside("curr_queues", s.curr_queues, 1, s.max_queues)
 
 
+def queue_list_fault(s: "Nic") -> Fault | None:
+    """There are as many queues as the host gave, used or not."""
+    return unlike("queues", len(s.queues), s.max_queues)
+
+
 def ctrl_queue_fault(s: "Nic") -> Fault | None:
     """A queue in use, or 255 for none."""
     if s.ctrl_queue == NO_QUEUE:
@@ -147,6 +152,7 @@ class Nic(SimDevice):
         lambda s: ring_fault("tx", s.tx),
         lambda s: ring_fault("rx", s.rx),
         queues_fault,
+        queue_list_fault,
         lambda s: first_fault(queue_fault(f"queues[{i}]", q) for i, q in enumerate(s.queues)),
         ctrl_queue_fault,
         event_fault,
@@ -265,6 +271,8 @@ class Nic(SimDevice):
         self.itr = value >> 4 & 0xFF
         self.rdtr = value >> 12 & 0xFF
         self.event_int_idx = value % INTERRUPTS
+        self.mac_reg[value % len(self.mac_reg)] = value & U32
+        self.mac[ETH_ALEN - 1] = value & 0xFF
         self.status = self.status & ~1 & U16 | (value >> 5 & 1)
         self.update_link()
 

@@ -20,6 +20,10 @@ PS2_QUEUE_SIZE: Final = 16
 IRQ_LINE: Final = 1
 NO_COMMAND: Final = -1
 ACKNOWLEDGE: Final = 0xFA
+SET_LEDS: Final = 0xED
+SET_SCANCODES: Final = 0xF0
+SCAN_ENABLE: Final = 0xF4
+SCAN_DISABLE: Final = 0xF5
 SCANCODE_SETS: Final = (1, 2, 3)
 _SCANCODES: Final = ((0x00, 0x1E, 0x30, 0x2E), (0x00, 0x1C, 0x32, 0x21), (0x00, 0x1C, 0x32, 0x21))
 """Four keys in each scancode set."""
@@ -183,14 +187,14 @@ class PS2Keyboard(SimDevice):
     def write(self, value: int) -> None:
         """The guest writes a command or its argument (``ps2_write_keyboard``)."""
         value &= 0xFF
-        if self.write_cmd == 0xED:
+        if self.write_cmd == SET_LEDS:
             self.ledstate = value & 7
-        elif self.write_cmd == 0xF0:
+        elif self.write_cmd == SET_SCANCODES:
             self.scancode_set = value if value in SCANCODE_SETS else self.scancode_set
-        if self.write_cmd == NO_COMMAND and value in (0xED, 0xF0):
-            self.write_cmd = value
-        else:
-            self.write_cmd = NO_COMMAND
+        waits = self.write_cmd == NO_COMMAND and value in (SET_LEDS, SET_SCANCODES)
+        self.write_cmd = value if waits else NO_COMMAND
+        if value in (SCAN_ENABLE, SCAN_DISABLE):
+            self.scan_enabled = int(value == SCAN_ENABLE)
         self.queue.put(ACKNOWLEDGE)
 
     def step(self) -> None:

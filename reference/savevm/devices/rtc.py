@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from savevm.devices.base import (
     INT64_MAX,
     U16,
+    U64,
     Fault,
     SimDevice,
     device_vmsd,
@@ -38,9 +39,9 @@ IRQ_LINE: Final = 8
 PERIOD_MAX: Final = 32_768
 """Cycles of the 32 kHz clock in the longest period that register A can ask for."""
 _CYCLE_NS: Final = 30_517
-_SECOND_NS: Final = 1_000_000
-"""The simulated calendar runs a thousand times too fast: a guest lives for
-some hundred steps of 10 µs, and months should pass in it."""
+_UPDATE_NS: Final = 100_000
+"""The simulated calendar jumps ahead every ten steps: a guest lives for some
+hundred steps of 10 µs, and months should pass in it."""
 DAYS: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 DAYS_BEFORE: Final = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
@@ -208,7 +209,7 @@ class Rtc(SimDevice):
         if version_id < 3:
             # Before version 3 the date was read from CMOS memory and the
             # update timer did not exist (rtc_post_load).
-            self.arm(self.update_timer, _SECOND_NS)
+            self.arm(self.update_timer, _UPDATE_NS)
         self.update_yday()
 
     # -- running -----------------------------------------------------------------------
@@ -223,6 +224,10 @@ class Rtc(SimDevice):
             self.period = 1 << (rate - 1) if enabled else 0
             if self.period:
                 self.arm(self.periodic_timer, self.period * _CYCLE_NS)
+
+    def set_alarm(self, value: int) -> None:
+        """The guest sets the alarm."""
+        self.next_alarm_time = (self.last_update + value) & U64
 
     def read(self) -> int:
         """The guest reads the data port; reading register C acknowledges."""
@@ -246,10 +251,10 @@ class Rtc(SimDevice):
             )
 
     def update(self) -> None:
-        """A second passed."""
+        """Time passed."""
         c = self.calendar
-        self.base_rtc = self.base_rtc + 1 & 0xFFFF_FFFF_FFFF_FFFF
-        self.last_update = self.machine.clock.now_ns & 0xFFFF_FFFF_FFFF_FFFF
+        self.base_rtc = self.base_rtc + 1 & U64
+        self.last_update = self.machine.clock.now_ns & U64
         c.sec = (c.sec + 17) % 60
         c.min = (c.min + 7) % 60
         c.hour = (c.hour + 5) % 24
@@ -257,9 +262,10 @@ class Rtc(SimDevice):
         if c.mday > DAYS[c.mon]:
             c.mday, c.mon = 1, (c.mon + 1) % 12
             c.year = (c.year + (c.mon == 0)) % 10_000
+        self.offset = wrap_int64(self.offset - c.sec)
         self.update_yday()
-        self.arm(self.update_timer, _SECOND_NS)
+        self.arm(self.update_timer, _UPDATE_NS)
 
     def step(self) -> None:
         if not self.update_timer.pending():
-            self.arm(self.update_timer, _SECOND_NS)
+            self.arm(self.update_timer, _UPDATE_NS)

@@ -24,6 +24,7 @@ RESPONSE_BYTES: Final = 5
 ROWS: Final = 80
 COLUMNS: Final = 64
 BLOCK_BYTES: Final = 16
+STOP_TRANSMISSION: Final = 12
 SENT_MARK: Final = 0xFE
 
 vmstate_block: Final = VMStateDescription(
@@ -170,6 +171,7 @@ class SdCard(SimDevice):
         self.response = bytearray((self.cmd & U8, *self.cmdarg))
         self.arglen = 1 + self.cmd % RESPONSE_BYTES
         self.response_pos = 0
+        self.stopping = int(self.cmd == STOP_TRANSMISSION)
         self.mode = RESPONSE
         if self.cmd & 3 == 2:
             first, last = sorted((self.cmdarg[0] % ROWS, self.cmdarg[1] % ROWS))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from savevm.devices.base import (
+    U8,
     Fault,
     SimDevice,
     device_vmsd,
@@ -240,6 +241,20 @@ class Serial(SimDevice):
         self.rbr = byte
         return byte
 
+    def read_iir(self) -> int:
+        """The guest asks what happened; that settles the transmitter, while
+        the register keeps its value until something else happens."""
+        if self.iir & _IIR_ID == IIR_THR_EMPTY:
+            self.thr_ipending = 0
+        return self.iir
+
+    def write_control(self, value: int) -> None:
+        """The guest writes the registers that hold whatever it likes."""
+        self.lcr, self.mcr, self.scr = value & U8, value >> 8 & 0x1F, value >> 16 & U8
+        self.fcr = value >> 4 & 0xC9
+        self.msr = self.mcr << 4 & 0xF0
+        self.last_break_enable = -(value & 1)
+
     def write_clock(self, brgr: int, bdiv: int) -> None:
         """The guest sets the baud rate: masked to what the hardware takes."""
         self.brgr = (brgr & BRGR_MAX) or 1
@@ -254,9 +269,10 @@ class Serial(SimDevice):
     def step(self) -> None:
         byte = self.xmit_fifo.pop()
         if byte is None:
-            self.lsr |= LSR_THR_EMPTY
-            self.iir = IIR_THR_EMPTY
-            self.thr_ipending = 1
+            if not self.lsr & LSR_THR_EMPTY:
+                self.lsr |= LSR_THR_EMPTY
+                self.iir = IIR_THR_EMPTY
+                self.thr_ipending = 1
             return
         self.iir = 0x01
         if not self.recv_fifo.push(byte):

@@ -177,5 +177,6 @@ class TimerBoard(SimDevice):
             # The shift adapts and the warp comes and goes, so that streams
             # with and without each subsection exist.
             self.icount_time_shift = (self.qemu_icount >> 4) % (ICOUNT_SHIFT_MAX + 1)
+            self.qemu_icount_bias = wrap_int64(self.clock.now_ns - self.qemu_icount)
             warping = self.qemu_icount & 4
             self.vm_clock_warp_start = self.clock.now_ns & INT64_MAX if warping else NO_WARP

@@ -59,6 +59,11 @@ def ring_fault(s: "Virtio") -> Fault | None:
     )
 
 
+def queues_fault(s: "Virtio") -> Fault | None:
+    """There are as many queues as the device has, used or not."""
+    return unlike("queues", len(s.queues), QUEUE_MAX)
+
+
 def config_fault(s: "Virtio") -> Fault | None:
     """The configuration space has its size."""
     return unlike("config", len(s.config), CONFIG_BYTES)
@@ -76,7 +81,7 @@ class Virtio(SimDevice):
     """
 
     name = "virtio"
-    invariants = (queue_sel_fault, ring_fault, config_fault)
+    invariants = (queue_sel_fault, queues_fault, ring_fault, config_fault)
 
     def register(self, machine: "Machine") -> None:
         machine.savevm.register_savevm(
