@@ -67,12 +67,10 @@ def plain(item: object, depth: int = DEPTH_MAX) -> object:
     if isinstance(item, bytearray):
         return bytes(item)
     if isinstance(item, State):
-        item = item.__dict__
+        # Names are unique, so sorting never comes to compare two values.
+        return _plain_pairs(sorted(item.__dict__.items()), depth)
     if isinstance(item, dict):
-        return [
-            (str(key), value if type(value) in _ATOMS else plain(value, depth - 1))
-            for key, value in sorted(item.items(), key=_key)
-        ]
+        return _plain_pairs(sorted(((str(key), value) for key, value in item.items())), depth)
     if isinstance(item, str):
         return str(item)  # an enum's value
     if isinstance(item, int):
@@ -80,5 +78,7 @@ def plain(item: object, depth: int = DEPTH_MAX) -> object:
     return _OUTSIDE
 
 
-def _key(pair: tuple[object, object]) -> str:
-    return str(pair[0])
+def _plain_pairs(pairs: list[tuple[str, object]], depth: int) -> list[tuple[str, object]]:
+    return [
+        (name, value if type(value) in _ATOMS else plain(value, depth - 1)) for name, value in pairs
+    ]

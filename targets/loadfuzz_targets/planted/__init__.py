@@ -12,9 +12,7 @@ from loadfuzz_targets.planted.target import PlantedTarget
 TARGET: Final = PlantedTarget()
 """Every bug at once."""
 
-TARGETS: Final[dict[str, PlantedTarget]] = {
-    bug.name: PlantedTarget((bug,), f"planted:{bug.name}") for bug in BUGS
-}
+TARGETS: Final[dict[str, PlantedTarget]] = {bug.name: TARGET.variant(bug.name) for bug in BUGS}
 """Each bug alone, by its name."""
 
 __all__ = ["BUGS", "TARGET", "TARGETS", "PlantedBug", "PlantedTarget", "bug_named", "rows"]

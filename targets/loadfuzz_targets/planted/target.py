@@ -36,6 +36,15 @@ class PlantedTarget:
         # Streams are looked at without the bugs: a look that shared them would see nothing.
         self._reference = ReferenceTarget()
 
+    def variant(self, name: str) -> "PlantedTarget":
+        """The target ``planted:NAME`` with one of our bugs alone.
+
+        Raises:
+            KeyError: we have no such bug.
+        """
+        bug = {bug.name: bug for bug in self.bugs}[name]
+        return PlantedTarget((bug,), f"{self.name}:{name}")
+
     def open(self) -> Subject:
         """A loader with a fresh machine, bugs and all."""
         replaced: dict[str, list[type[SimDevice]]] = {}
