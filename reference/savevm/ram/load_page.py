@@ -144,27 +144,28 @@ def _load_xbzrle_page(context: LoadContext, block: RAMBlock | None, address: int
     start = f.tell()
     encoding = f.get_byte(Role.RAM_XBZRLE_FLAG)
     length = f.get_be16(Role.RAM_XBZRLE_LENGTH)
+    fault = None
     if encoding != ENCODING_FLAG_XBZRLE:
-        context.complain(
-            LoadError(
-                f"expected encoding {ENCODING_FLAG_XBZRLE:#x}, read {encoding:#x}",
-                offset=start,
-                expected=ENCODING_FLAG_XBZRLE,
-                actual=encoding,
-                qemu="Failed to load XBZRLE page - wrong compression!",
-            )
+        fault = LoadError(
+            f"expected encoding {ENCODING_FLAG_XBZRLE:#x}, read {encoding:#x}",
+            offset=start,
+            expected=ENCODING_FLAG_XBZRLE,
+            actual=encoding,
+            qemu="Failed to load XBZRLE page - wrong compression!",
         )
     elif length > size:
-        context.complain(
-            LoadError(
-                f"expected at most {size:#x} encoded bytes, read {length:#x}",
-                offset=start + 1,
-                expected=size,
-                actual=length,
-                qemu="Failed to load XBZRLE page - len overflow!",
-            )
+        fault = LoadError(
+            f"expected at most {size:#x} encoded bytes, read {length:#x}",
+            offset=start + 1,
+            expected=size,
+            actual=length,
+            qemu="Failed to load XBZRLE page - len overflow!",
         )
+    if fault is not None:
+        context.complain(fault)
     data = f.get_buffer(length, Role.RAM_XBZRLE_DATA)
+    if fault is not None:
+        return
     page = bytearray(size if block is None else block.memory.read(address, size))
     done = xbzrle_decode_buffer(data, page)
     if block is not None:
