@@ -228,11 +228,13 @@ def _load_pointed(f: QEMUFileReader, field: VMStateField, opaque: Opaque, curren
     """One element of an array, through its pointer where it has one."""
     if field.flags & VMSFlags.ARRAY_OF_POINTER_AUTO_ALLOC:
         if not get_pointer_marker(f, nullable_only=False):
+            _check_stream(f)
             return None
         if current is None and field.new is not None:
             current = field.new()
     elif field.flags & VMSFlags.ARRAY_OF_POINTER and current is None:
         get_pointer_marker(f, nullable_only=True)
+        _check_stream(f)
         return None
     return _load_element(f, field, opaque, current)
 
@@ -253,12 +255,17 @@ def _load_element(f: QEMUFileReader, field: VMStateField, opaque: Opaque, curren
         assert field.info is not None, field.name
         size = as_claimed(f, element_size(field, opaque))
         current = field.info.get(f, current, size, field, opaque)
+    _check_stream(f)
+    return current
+
+
+def _check_stream(f: QEMUFileReader) -> None:
+    # Where the end reads as zeros this is where it is noticed, as in C.
     if f.get_error():
         raise LoadError(
             "the stream ended or its source failed before this", errno=-f.get_error(),
             offset=f.tell(),
         )  # fmt: skip
-    return current
 
 
 # -- subsections -----------------------------------------------------------------------
@@ -281,15 +288,15 @@ def _load_subsections(f: QEMUFileReader, vmsd: VMStateDescription, opaque: Opaqu
         length = f.peek_byte(1)
         if length < len(vmsd.name) + 1:
             _bad_subsection(f, vmsd, "(short)", "")
-            break
+            return 0
         name_bytes = f.peek_buffer(length, _SUBSECTION_HEADER)
         if len(name_bytes) != length:
             _bad_subsection(f, vmsd, "(peek fail)", "")
-            break
+            return 0
         name = name_bytes.decode("latin-1")
         if not name.startswith(vmsd.name):
             _bad_subsection(f, vmsd, name, "(prefix)")
-            break
+            return 0
         if f.profile.strings_end_at_nul:
             name = name.partition("\0")[0]
         sub = _subsection_named(f, vmsd, name)

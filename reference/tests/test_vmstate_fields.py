@@ -1,0 +1,648 @@
+"""Every kind of field on the wire: values, bounds, errors."""
+
+import tracemalloc
+from collections.abc import Callable
+from errno import EINVAL, EIO, EPERM
+
+import pytest
+
+from savevm import SEED, STRICT, LoadError, Profile, SaveError
+from savevm.constants import MAX_ALLOC, MAX_ELEMENTS
+from savevm.qemufile import BytesSink, QEMUFileReader, QEMUFileWriter
+from savevm.state import State
+from savevm.trace import TraceLog
+from savevm.vmstate import (
+    VMSFlags,
+    VMStateDescription,
+    VMStateField,
+    VMStateInfo,
+    fields,
+    fieldtypes,
+    vmstate_load_state,
+    vmstate_save_state,
+)
+
+MIB = 1 << 20
+POINT = VMStateDescription("point", 2, 1, fields=(fields.uint8("x"), fields.uint8("y", 2)))
+
+
+def point(x: int = 0, y: int = 0) -> State:
+    return State(x=x, y=y)
+
+
+def save(state: State, *items: VMStateField, version_id: int = 1) -> str:
+    sink = BytesSink()
+    f = QEMUFileWriter(sink)
+    vmstate_save_state(f, VMStateDescription("d", version_id, fields=items), state, None)
+    f.flush()
+    described = BytesSink()
+    f = QEMUFileWriter(described)
+    vmstate_save_state(f, VMStateDescription("d", version_id, fields=items), state, {})
+    f.flush()
+    assert described.data == sink.data
+    return sink.data.hex()
+
+
+def load(
+    state: State,
+    wire: str,
+    *items: VMStateField,
+    profile: Profile = STRICT,
+    traced: bool = False,
+    version_id: int = 1,
+) -> QEMUFileReader:
+    f = QEMUFileReader(bytes.fromhex(wire), profile=profile, trace=TraceLog() if traced else None)
+    vmstate_load_state(f, VMStateDescription("d", version_id, fields=items), state, version_id)
+    return f
+
+
+def refusal(state: State, wire: str, *items: VMStateField, profile: Profile = STRICT) -> LoadError:
+    with pytest.raises(LoadError) as caught:
+        load(state, wire, *items, profile=profile)
+    return caught.value
+
+
+# -- primitive types -----------------------------------------------------------------
+
+PRIMITIVES = [
+    (fields.int8, -128, "80"),
+    (fields.int16, -2, "fffe"),
+    (fields.int32, -(1 << 31), "80000000"),
+    (fields.int64, -1, "ff" * 8),
+    (fields.uint8, 255, "ff"),
+    (fields.uint16, 0x1234, "1234"),
+    (fields.uint32, 0x12345678, "12345678"),
+    (fields.uint64, 1 << 63, "8000000000000000"),
+    (fields.bool_, True, "01"),
+    (fields.bool_, False, "00"),
+    (fields.float64, 0x3FF0000000000000, "3ff0000000000000"),
+    (fields.cpu_double, 0x11223344_55667788, "1122334455667788"),
+]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(("make", "value", "wire"), PRIMITIVES)
+def test_a_primitive_travels_big_endian(make, value: int, wire: str, traced: bool) -> None:  # type: ignore[no-untyped-def]
+    assert save(State(v=value), make("v")) == wire
+    state = State(v=None)
+    load(state, wire, make("v"), traced=traced)
+    assert vars(state)["v"] == value
+    assert type(vars(state)["v"]) is type(value)
+
+
+@pytest.mark.parametrize("wire", ["01", "02", "80", "ff"])
+def test_any_byte_but_zero_is_true(wire: str) -> None:
+    for traced in (False, True):
+        state = State(v=False)
+        load(state, wire, fields.bool_("v"), traced=traced)
+        assert vars(state)["v"] is True
+
+
+@pytest.mark.parametrize(
+    ("make", "value", "wire"),
+    [
+        (fields.int32, 1 << 31, "80000000"),
+        (fields.uint8, 0x1FF, "ff"),
+        (fields.uint16, -1, "ffff"),
+        (fields.bool_, 7, "01"),
+    ],
+)
+def test_a_value_out_of_range_is_cut_to_its_width(make, value: int, wire: str) -> None:  # type: ignore[no-untyped-def]
+    assert save(State(v=value), make("v")) == wire
+
+
+EQUALS = [
+    (fields.uint8_equal, "uint8 equal", 200, "c8", "c9"),
+    (fields.uint16_equal, "uint16 equal", 0x1234, "1234", "1235"),
+    (fields.uint32_equal, "uint32 equal", 7, "00000007", "00000008"),
+    (fields.uint64_equal, "uint64 equal", 7, "0000000000000007", "0000000000000008"),
+    (fields.int32_equal, "int32 equal", -1, "ffffffff", "fffffffe"),
+    (fields.int64_equal, "int64 equal", -1, "ff" * 8, "fe" * 8),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value", "wire", "other"), EQUALS)
+def test_an_equal_field_must_have_the_destinations_value(  # type: ignore[no-untyped-def]
+    make, name: str, value: int, wire: str, other: str
+) -> None:
+    field = make("v")
+    assert field.type_name() == name
+    assert save(State(v=value), field) == wire
+    load(State(v=value), wire, field)
+    state = State(v=value)
+    error = refusal(state, other, field)
+    assert (error.errno, error.offset, error.path, error.expected) == (EINVAL, 0, ("v",), value)
+    assert error.actual != value
+    assert vars(state)["v"] == value
+
+
+@pytest.mark.parametrize("loaded", [0, 5, 10])
+def test_an_le_field_takes_what_the_destination_can_hold(loaded: int) -> None:
+    state = State(v=10)
+    load(state, f"{loaded:08x}", fields.int32_le("v"))
+    assert vars(state)["v"] == loaded
+
+
+@pytest.mark.parametrize("wire", ["0000000b", "ffffffff", "7fffffff"])
+def test_an_le_field_refuses_more_and_less(wire: str) -> None:
+    state = State(v=10)
+    error = refusal(state, wire, fields.int32_le("v"))
+    assert (error.expected, error.path, error.offset) == (10, ("v",), 0)
+    assert "expecting positive value <= 10" in error.qemu
+    assert vars(state)["v"] == 10
+
+
+def test_under_the_seed_a_cut_equal_field_is_a_cut_field() -> None:
+    for field in (fields.uint16_equal("v"), fields.int32_le("v")):
+        error = refusal(State(v=9), "", field, profile=SEED)
+        assert error.errno == EIO
+
+
+# -- arrays ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_array_has_no_length_on_the_wire(traced: bool) -> None:
+    field = fields.array("v", fieldtypes.UINT16, 3)
+    assert save(State(v=[1, 2, 3]), field) == "000100020003"
+    state = State(v=[9, 9, 9, 9])
+    held = vars(state)["v"]
+    load(state, "000100020003", field, traced=traced)
+    assert vars(state)["v"] is held
+    assert held == [1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_cut_array_names_the_element(traced: bool) -> None:
+    with pytest.raises(LoadError) as caught:
+        load(
+            State(v=[0, 0, 0]), "00010002ff", fields.array("v", fieldtypes.UINT16, 3), traced=traced
+        )
+    assert str(caught.value) == "v[2]: needed 2 bytes for field, 1 available (offset 0x4)"
+
+
+def test_an_array_the_state_has_no_room_for_is_refused() -> None:
+    field = fields.array("v", fieldtypes.UINT8, 3)
+    error = refusal(State(v=[0, 0]), "010203", field)
+    assert (error.expected, error.actual, error.path) == (2, 3, ("v[0]",))
+    assert "does not exist" in str(refusal(State(v=None), "010203", field))
+
+
+def test_saving_more_elements_than_there_are_is_a_save_error() -> None:
+    with pytest.raises(SaveError, match="v: 2 elements, 3 to be saved"):
+        save(State(v=[1, 2]), fields.array("v", fieldtypes.UINT8, 3))
+    with pytest.raises(SaveError, match="v: 0 elements"):
+        save(State(v=None, n=1), fields.varray("v", fieldtypes.UINT8, "n"))
+
+
+def test_an_array_of_buffers_is_loaded_buffer_by_buffer() -> None:
+    field = VMStateField("v", "v", fieldtypes.BUFFER, VMSFlags.ARRAY, 2, 2)
+    state = State(v=[bytearray(2), bytearray(2)])
+    load(state, "01020304", field)
+    assert vars(state)["v"] == [b"\x01\x02", b"\x03\x04"]
+    assert save(state, field) == "01020304"
+
+
+COUNTS = [
+    ("int32", fields.int32, "00000002"),
+    ("uint32", fields.uint32, "00000002"),
+    ("uint16", fields.uint16, "0002"),
+    ("uint8", fields.uint8, "02"),
+]
+
+
+@pytest.mark.parametrize("alloc", [False, True])
+@pytest.mark.parametrize(("count", "make", "wire"), COUNTS)
+def test_a_varray_has_as_many_elements_as_its_count_says(  # type: ignore[no-untyped-def]
+    count: str, make, wire: str, alloc: bool
+) -> None:
+    items = (make("n"), fields.varray("v", fieldtypes.UINT16, "n", count, alloc=alloc))
+    assert items[1].flags & VMSFlags[f"VARRAY_{count.upper()}"]
+    assert save(State(n=2, v=[1, 2, 3]), *items) == wire + "00010002"
+    state = State(n=0, v=[9, 9, 9])
+    load(state, wire + "00010002", *items)
+    assert vars(state) == {"n": 2, "v": [1, 2] if alloc else [1, 2, 9]}
+
+
+def test_multiply_elements_counts_in_units() -> None:
+    items = (fields.uint8("n"), fields.varray("v", fieldtypes.UINT8, "n", "uint8", multiply=3))
+    assert save(State(n=1, v=[1, 2, 3, 4]), *items) == "01010203"
+    state = State(n=0, v=[0] * 6)
+    load(state, "02010203040506", *items)
+    assert vars(state)["v"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("count", "make", "wire", "claimed"),
+    [
+        ("int32", fields.int32, "ffffffff", -1),
+        ("int32", fields.int32, "80000000", -(1 << 31)),
+        ("int32", fields.int32, "00000004", 4),
+        ("uint32", fields.uint32, "ffffffff", 0xFFFFFFFF),
+        ("uint16", fields.uint16, "ffff", 0xFFFF),
+        ("uint8", fields.uint8, "04", 4),
+    ],
+)
+def test_a_count_outside_its_array_is_refused(  # type: ignore[no-untyped-def]
+    count: str, make, wire: str, claimed: int
+) -> None:
+    items = (make("n"), fields.varray("v", fieldtypes.UINT8, "n", count))
+    error = refusal(State(n=0, v=[0, 0, 0]), wire + "00" * 8, *items)
+    assert (error.errno, error.expected, error.actual) == (EINVAL, 3, claimed)
+    assert error.path == ("v[0]",)
+    assert error.offset == len(wire) // 2
+
+
+@pytest.mark.parametrize("wire", ["ffffffff", "80000001"])
+def test_under_the_seed_a_negative_count_is_silently_nothing(wire: str) -> None:
+    state = State(n=0, v=[7])
+    for make, count in ((fields.int32, "int32"), (fields.uint32, "uint32")):
+        # n_elems is an int, whatever the count's own type is.
+        f = load(
+            state, wire + "01", make("n"), fields.varray("v", fieldtypes.UINT8, "n", count),
+            profile=SEED,
+        )  # fmt: skip
+        assert f.tell() == 4
+        assert vars(state)["v"] == [7]
+
+
+@pytest.mark.parametrize("profile", [STRICT, SEED], ids=["strict", "seed"])
+@pytest.mark.parametrize(
+    ("make", "count", "wire"),
+    [
+        (fields.int32, "int32", "ffffffff"),
+        (fields.uint32, "uint32", "7fffffff"),
+        (fields.uint32, "uint32", f"{MAX_ELEMENTS + 1:08x}"),
+    ],
+)
+def test_no_count_makes_the_loader_allocate_on_its_word(  # type: ignore[no-untyped-def]
+    make, count: str, wire: str, profile: Profile
+) -> None:
+    items = (make("n"), fields.varray("v", fieldtypes.UINT8, "n", count, alloc=True))
+    tracemalloc.start()
+    try:
+        error = refusal(State(n=0, v=[]), wire + "00" * 50, *items, profile=profile)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert error.expected == MAX_ELEMENTS
+    assert peak < MIB
+
+
+def test_a_cut_allocated_array_leaves_the_old_one() -> None:
+    state = State(n=0, v=["old"])
+    items = (fields.uint8("n"), fields.varray("v", fieldtypes.UINT8, "n", "uint8", alloc=True))
+    assert refusal(state, "0301", *items).path == ("v[1]",)
+    assert vars(state)["v"] == ["old"]
+
+
+# -- buffers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_buffer_travels_from_its_start(traced: bool) -> None:
+    field = fields.buffer("v", 2, start=1)
+    assert save(State(v=bytearray(b"abcd")), field) == b"bc".hex()
+    state = State(v=bytearray(b"1234"))
+    held = vars(state)["v"]
+    load(state, b"xy".hex(), field, traced=traced)
+    assert vars(state)["v"] is held
+    assert held == b"1xy4"
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("present", [None, bytearray(2)])
+def test_a_buffer_that_does_not_fit_is_refused(present: bytearray | None, traced: bool) -> None:
+    with pytest.raises(LoadError, match="does not exist" if present is None else "holds 2 bytes"):
+        load(State(v=present), "010203", fields.buffer("v", 3), traced=traced)
+
+
+def test_a_short_buffer_is_saved_with_zeros_behind() -> None:
+    assert save(State(v=bytearray(b"a")), fields.buffer("v", 3)) == "610000"
+    assert save(State(v=None), fields.buffer("v", 2)) == "0000"
+
+
+def vbuffer_fields(**more: object) -> tuple[VMStateField, VMStateField]:
+    return fields.int32("n"), fields.vbuffer("v", "n", **more)  # type: ignore[arg-type]
+
+
+def test_a_vbuffer_has_the_size_its_state_says() -> None:
+    assert save(State(n=2, v=bytearray(b"abc")), *vbuffer_fields()) == "000000026162"
+    state = State(n=0, v=bytearray(b"123"))
+    load(state, "000000026162", *vbuffer_fields())
+    assert vars(state)["v"] == b"ab3"
+
+
+def test_a_vbuffer_may_start_later_and_count_in_units() -> None:
+    items = vbuffer_fields(multiply=2, start=1)
+    assert items[1].flags & VMSFlags.MULTIPLY
+    state = State(n=0, v=bytearray(5))
+    load(state, "0000000261626364", *items)
+    assert vars(state)["v"] == b"\0abcd"
+    assert save(state, *items) == "0000000261626364"
+
+
+def test_an_allocated_vbuffer_is_made_anew() -> None:
+    state = State(n=0, v=None)
+    load(state, "000000026162", *vbuffer_fields(alloc=True))
+    assert vars(state)["v"] == bytearray(b"ab")
+
+
+@pytest.mark.parametrize("wire", ["00000004", "7fffffff", "ffffffff", "80000000"])
+def test_a_vbuffer_size_outside_its_buffer_is_refused(wire: str) -> None:
+    error = refusal(State(n=0, v=bytearray(3)), wire + "00" * 9, *vbuffer_fields())
+    assert (error.errno, error.offset, error.expected, error.path) == (EINVAL, 4, 3, ("v",))
+
+
+@pytest.mark.parametrize("profile", [STRICT, SEED], ids=["strict", "seed"])
+@pytest.mark.parametrize("wire", ["ffffffff", "7fffffff", f"{MAX_ALLOC + 1:08x}"])
+def test_no_size_makes_the_loader_allocate_on_its_word(wire: str, profile: Profile) -> None:
+    tracemalloc.start()
+    try:
+        error = refusal(
+            State(n=0, v=None), wire + "00" * 9, *vbuffer_fields(alloc=True), profile=profile
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert error.expected == MAX_ALLOC
+    assert peak < MIB
+
+
+def test_a_size_within_bounds_still_costs_only_what_arrives() -> None:
+    tracemalloc.start()
+    try:
+        error = refusal(
+            State(n=0, v=None), f"{MAX_ALLOC:08x}" + "00" * 9, *vbuffer_fields(alloc=True)
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (error.expected, error.actual) == (MAX_ALLOC, 9)
+    assert peak < MIB
+
+
+def test_under_the_seed_a_negative_size_loads_nothing() -> None:
+    state = State(n=0, v=bytearray(b"12"))
+    for make in (fields.int32, fields.uint32):
+        f = load(state, "ffffffff61", make("n"), fields.vbuffer("v", "n"), profile=SEED)
+        assert f.tell() == 4
+        assert vars(state)["v"] == b"12"
+
+
+def test_saving_a_buffer_of_absurd_size_is_a_save_error() -> None:
+    state = State(n=MAX_ALLOC + 1, v=bytearray(3))
+    with pytest.raises(SaveError, match=str(MAX_ALLOC)):
+        save(state, *vbuffer_fields())
+    assert save(State(n=-1, v=bytearray(3)), *vbuffer_fields()) == "ffffffff"
+
+
+# -- unused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_unused_bytes_are_zeros_that_nobody_reads(traced: bool) -> None:
+    items = (fields.unused(3), fields.uint8("v"))
+    assert save(State(v=7), *items) == "00000007"
+    state = State(v=0)
+    load(state, "aabbcc07", *items, traced=traced)
+    assert vars(state) == {"v": 7}
+    with pytest.raises(LoadError) as caught:
+        load(state, "aabb", *items, traced=traced)
+    assert caught.value.path == ("unused",)
+
+
+def test_unused_may_have_a_size_of_its_own() -> None:
+    items = (fields.int32("n"), fields.unused_vbuffer("n"), fields.uint8("v"))
+    assert save(State(n=2, v=7), *items) == "00000002000007"
+    state = State(n=0, v=0)
+    load(state, "00000002ffff07", *items)
+    assert vars(state)["v"] == 7
+
+
+@pytest.mark.parametrize("profile", [STRICT, SEED], ids=["strict", "seed"])
+def test_a_negative_unused_size_is_refused(profile: Profile) -> None:
+    # C reads 2^64 bytes here and does not look at the stream's error.
+    items = (fields.int32("n"), fields.unused_vbuffer("n"))
+    error = refusal(State(n=0), "ffffffff0000", *items, profile=profile)
+    assert (error.actual, error.offset) == (-1, 4)
+
+
+# -- bitmaps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bits", "value", "wire"),
+    [
+        (0, 0, ""),
+        (1, 1, "0000000000000001"),
+        (64, 1 << 63, "8000000000000000"),
+        (65, (1 << 64) | 5, "00000000000000050000000000000001"),
+        (130, 1 << 129, "0000000000000000" * 2 + "0000000000000002"),
+    ],
+)
+def test_a_bitmap_travels_in_words_of_64_lowest_first(bits: int, value: int, wire: str) -> None:
+    items = (fields.int32("n"), fields.bitmap("v", "n"))
+    assert save(State(n=bits, v=value), *items) == f"{bits:08x}" + wire
+    state = State(n=0, v=0)
+    load(state, f"{bits:08x}" + wire, *items)
+    assert vars(state)["v"] == value
+
+
+@pytest.mark.parametrize("wire", ["00000041", "ffffffff", "7fffffff"])
+def test_a_bitmap_larger_than_its_bound_is_refused(wire: str) -> None:
+    error = refusal(
+        State(n=0, v=0), wire + "00" * 64, fields.int32("n"), fields.bitmap("v", "n", bits_max=64)
+    )
+    assert (error.expected, error.path) == (64, ("v",))
+
+
+def test_a_large_bitmap_takes_time_in_proportion() -> None:
+    # Shifting each word into place would take some minutes for these words.
+    words = 1 << 17
+    items = (fields.int32("n"), fields.bitmap("v", "n"))
+    state = State(n=64 * words, v=(1 << (64 * words)) - 1)
+    wire = save(state, *items)
+    load(state, wire, *items)
+    assert vars(state)["v"].bit_count() == 64 * words
+
+
+# -- structs -------------------------------------------------------------------------------------
+
+
+def test_a_struct_is_inline_in_its_current_version() -> None:
+    field = fields.struct("p", POINT)
+    assert save(State(p=point(1, 2)), field) == "0102"
+    state = State(p=point())
+    held = vars(state)["p"]
+    load(state, "0102", field)
+    assert vars(state)["p"] is held
+    assert vars(held) == {"x": 1, "y": 2}
+
+
+def test_a_struct_behind_a_pointer_must_be_there_or_be_made() -> None:
+    assert "does not exist" in str(refusal(State(p=None), "0102", fields.struct("p", POINT)))
+    made = fields.struct("p", POINT, pointer=True, new=point)
+    old = point(9, 9)
+    state = State(p=old)
+    load(state, "0102", made)
+    assert vars(vars(state)["p"]) == {"x": 1, "y": 2}
+    assert vars(old) == {"x": 9, "y": 9}
+
+
+def test_a_vstruct_keeps_to_its_version() -> None:
+    field = fields.vstruct("p", POINT, 1)
+    assert save(State(p=point(1, 2)), field) == "01"
+    state = State(p=point(0, 7))
+    load(state, "01", field)
+    assert vars(vars(state)["p"]) == {"x": 1, "y": 7}
+
+
+def test_structs_come_in_arrays() -> None:
+    field = fields.struct_array("p", POINT, 2)
+    assert save(State(p=[point(1, 2), point(3, 4)]), field) == "01020304"
+    state = State(p=[point(), point()])
+    load(state, "01020304", field)
+    assert [vars(p) for p in vars(state)["p"]] == [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
+    assert refusal(state, "010203", field).path == ("p[1]", "y")
+
+
+@pytest.mark.parametrize("alloc", [False, True])
+def test_structs_come_in_counted_arrays(alloc: bool) -> None:
+    items = (
+        fields.uint8("n"),
+        fields.struct_varray("p", POINT, "n", "uint8", new=point if alloc else None),
+    )
+    state = State(n=0, p=[point(), point()])
+    load(state, "010102", *items)
+    assert [vars(p) for p in vars(state)["p"]][:1] == [{"x": 1, "y": 2}]
+    assert len(vars(state)["p"]) == (1 if alloc else 2)
+    assert save(state, *items) == "010102"
+
+
+def test_a_primitive_may_be_behind_a_pointer() -> None:
+    field = fields.pointer("v", fieldtypes.UINT16)
+    assert field.flags & VMSFlags.POINTER
+    assert save(State(v=258), field) == "0102"
+    state = State(v=0)
+    load(state, "0102", field)
+    assert vars(state)["v"] == 258
+
+
+# -- arrays of pointers ------------------------------------------------------------------------
+
+
+def test_a_null_element_is_a_marker_and_the_others_have_none() -> None:
+    field = fields.array_of_pointers("p", POINT, 3)
+    state = State(p=[point(1, 2), None, point(3, 4)])
+    assert save(state, field) == "0102" + "30" + "0304"
+    target = State(p=[point(), None, point()])
+    load(target, "0102" + "30" + "0304", field)
+    assert vars(target)["p"][1] is None
+    assert vars(vars(target)["p"][2]) == {"x": 3, "y": 4}
+
+
+@pytest.mark.parametrize("wire", ["31", "00", "ff"])
+def test_a_null_element_takes_no_other_marker(wire: str) -> None:
+    error = refusal(State(p=[None]), wire, fields.array_of_pointers("p", POINT, 1))
+    assert (error.expected, error.actual) == (0x30, int(wire, 16))
+    assert (error.path, error.offset) == (("p[0]",), 0)
+
+
+def test_with_auto_alloc_every_element_has_a_marker() -> None:
+    field = fields.array_of_pointers("p", POINT, 3, new=point)
+    kept = point(5, 5)
+    assert save(State(p=[point(1, 2), None, point(3, 4)]), field) == "310102" + "30" + "310304"
+    target = State(p=[kept, point(9, 9), None])
+    load(target, "310102" + "30" + "310304", field)
+    first, second, third = vars(target)["p"]
+    assert first is kept
+    assert vars(first) == {"x": 1, "y": 2}
+    assert second is None
+    assert vars(third) == {"x": 3, "y": 4}
+    assert refusal(State(p=[None] * 3), "32", field).actual == 0x32
+
+
+def test_a_valid_element_that_nobody_can_make_is_refused() -> None:
+    flags = VMSFlags.ARRAY_OF_POINTER_AUTO_ALLOC | VMSFlags.ARRAY_OF_POINTER | VMSFlags.ARRAY
+    field = VMStateField("p", "p", None, flags | VMSFlags.STRUCT, 8, 1, vmsd=POINT)
+    assert "does not exist" in str(refusal(State(p=[None]), "310102", field))
+
+
+def test_primitives_may_be_behind_an_array_of_pointers() -> None:
+    field = fields.pointer_array("v", fieldtypes.UINT16, 3)
+    assert save(State(v=[1, None, 2]), field) == "0001" + "30" + "0002"
+    state = State(v=[0, None, 0])
+    load(state, "0001" + "30" + "0002", field)
+    assert vars(state)["v"] == [1, None, 2]
+
+
+@pytest.mark.parametrize("new", [None, point])
+def test_a_cut_marker_is_the_end_of_the_stream(new: Callable[[], State] | None) -> None:
+    field = fields.array_of_pointers("p", POINT, 1, new=new)
+    for profile in (STRICT, SEED):
+        error = refusal(State(p=[None]), "", field, profile=profile)
+        assert (error.errno, error.path) == (EIO, ("p[0]",))
+
+
+# -- what must exist -----------------------------------------------------------------------------
+
+
+def test_a_validation_writes_nothing_and_stops_a_load() -> None:
+    positive = fields.validate("v is positive", lambda state, _version: state.v > 0)
+    assert positive.flags & VMSFlags.MUST_EXIST
+    items = (fields.int8("v"), positive)
+    assert save(State(v=1), *items) == "01"
+    load(State(v=0), "01", *items)
+    error = refusal(State(v=1), "ff", *items)
+    assert (error.errno, error.path, error.offset) == (EPERM, ("v is positive",), 1)
+    assert error.qemu == "Input validation failed: d/v is positive"
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_state_that_no_destination_would_take_is_not_saved(described: bool) -> None:
+    positive = fields.validate("v is positive", lambda state, _version: state.v > 0)
+    vmsd = VMStateDescription("d", fields=(fields.int8("v"), positive))
+    with pytest.raises(
+        SaveError, match="Output state validation failed: d/v is positive"
+    ) as caught:
+        vmstate_save_state(QEMUFileWriter(BytesSink()), vmsd, State(v=0), {} if described else None)
+    assert caught.value.errno == EPERM
+
+
+def test_field_exists_overrides_the_version() -> None:
+    field = fields.uint8("v", 9, lambda _state, version: version == 1)
+    assert save(State(v=1), field) == "01"
+    state = State(v=0)
+    load(state, "07", field)
+    assert vars(state)["v"] == 7
+    assert save(State(v=1), field, version_id=2) == ""
+    f = load(state, "08", field, version_id=2)
+    assert f.tell() == 0
+
+
+def test_fields_of_newer_versions_are_not_there() -> None:
+    items = (fields.uint8("a"), fields.uint8("b", 2), fields.array("c", fieldtypes.UINT8, 2, 3))
+    state = State(a=1, b=2, c=[3, 4])
+    assert save(state, *items) == "01"
+    assert save(state, *items, version_id=2) == "0102"
+    assert save(state, *items, version_id=3) == "01020304"
+
+
+def test_a_custom_type_is_a_field_like_any_other() -> None:
+    info = VMStateInfo(
+        "pair",
+        lambda f, _current, _size, _field, _op: (f.get_byte(), f.get_byte()),
+        lambda f, value, _size, _field, _op: f.put_buffer(bytes(value)),
+    )
+    field = fields.custom("v", info, size=2, name="pair of v")
+    assert (field.type_name(), field.name) == ("pair", "pair of v")
+    assert save(State(v=(1, 2)), field) == "0102"
+    state = State(v=None)
+    load(state, "0304", field)
+    assert vars(state)["v"] == (3, 4)
+    assert refusal(state, "03", field).path == ("pair of v",)
+
+
+def test_a_field_that_is_neither_has_an_unknown_type() -> None:
+    assert VMStateField("v", "").type_name() == "unknown"
