@@ -386,6 +386,15 @@ class Loader:
             )
         return signed
 
+    def has_footer(self) -> bool:
+        """Whether a footer must follow.  Machine types of 2.3 and older send
+        none; one that adopts learns from the first section what it adopts."""
+        machine = self.machine
+        first = machine.adopts and self._sections == 1
+        if first and self.f.peek_byte() != QEMU_VM_SECTION_FOOTER:
+            machine.skip_section_footers = True
+        return not machine.skip_section_footers
+
     def check_section_footer(self, le: LoadStateEntry) -> None:
         """Mark and id behind a section (``check_section_footer``).
 
@@ -393,7 +402,7 @@ class Loader:
             LoadError: missing, or for another section.
         """
         f = self.f
-        if self.machine.skip_section_footers:
+        if not self.has_footer():
             return
         start = f.tell()
         mark = f.get_byte(Role.FOOTER_MARK)

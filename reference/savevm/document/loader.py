@@ -5,9 +5,11 @@ decides where to go on after an error, and reads what it cannot understand as
 opaque bytes.
 """
 
+from errno import EIO
 from typing import Final
 
 from savevm.constants import (
+    QEMU_VM_EOF,
     QEMU_VM_SECTION_END,
     QEMU_VM_SECTION_FOOTER,
     QEMU_VM_SECTION_PART,
@@ -16,11 +18,12 @@ from savevm.constants import (
 )
 from savevm.document.reading import RecordingReader
 from savevm.document.recorder import TreeRecorder
-from savevm.document.resync import FOOTER_SIZE, LOOKBACK_MAX, Searcher
+from savevm.document.resync import FOOTER_SIZE, LOOKBACK_MAX, Footing, Searcher
 from savevm.errors import LoadError
 from savevm.load import Loader, LoadStateEntry, vmstate_load
 from savevm.machine import Machine
 from savevm.qemufile import QEMUFileWriter
+from savevm.ram.items import PAGE_KINDS, RAMFlag
 from savevm.recording import NodeKind, Role
 from savevm.registry import SaveStateEntry, SaveVMHandlers
 from savevm.state import State
@@ -28,6 +31,13 @@ from savevm.state import State
 HANDLERS_MAX: Final = 1024
 """Sections that one recorded stream may begin.  Real ones have some dozens; each
 is compared with all before it."""
+NAME_SHOWN: Final = 60
+"""Characters of a name that a problem's path shows; a damaged length makes a name
+of whatever follows it."""
+REASON_SHOWN: Final = 240
+"""Characters of a reason, for the same reason."""
+_HEADER_END: Final = 8 + 1 + 4
+"""Behind magic, version and the head of the configuration section."""
 _ANY_VERSION: Final = 0x7FFF_FFFF
 _HEADER_LEAST: Final = 6
 """Bytes of a START or FULL header up to its name."""
@@ -54,6 +64,8 @@ class RecordingLoader(Loader):
         self._expects = expects
         self._section_start = 0
         self._begun = 0
+        self._footerless: LoadError | None = None
+        self._ran_out = False
 
     def load(self) -> None:
         """Load all of it; nothing is raised, whatever the stream is."""
@@ -71,15 +83,22 @@ class RecordingLoader(Loader):
             self.load_header()
         except LoadError as error:
             self._note(error)
-            at = f.tell()
-            self._go_to(self._searcher.next_section(at), at)
+            at = min(f.tell(), _HEADER_END)
+            first = self._searcher.next_section(at)
+            tree.cut(first)
+            self._go_to(first, at)
         ended = False
         while True:
             try:
                 self.load_sections(depth=0)
                 ended = True
+            except _DamagedEof:
+                ended = True
+                break
             except LoadError as error:
-                self._note(error)
+                # A stream that is cut off says so once.
+                if not (self._ran_out and f.tell() >= self._searcher.size):
+                    self._note(error)
                 break
             following = self._behind_eof()
             if following is None:
@@ -112,6 +131,17 @@ class RecordingLoader(Loader):
         try:
             super().load_section(section_type, start, depth)
         except LoadError as error:
+            if start + 1 == self._searcher.vmdesc_start:
+                self._tree.cut(start)
+                self._reader.seek(start)
+                self._reader.get_byte(Role.SECTION_TYPE)
+                self._note(
+                    LoadError(
+                        f"expected the end of the sections, read {section_type:#x}",
+                        offset=start, expected=QEMU_VM_EOF, actual=section_type,
+                    )
+                )  # fmt: skip
+                raise _DamagedEof("the sections end here", offset=start) from None
             self._note(error, start)
             if not self._load_lost_part(section_type, start):
                 self._skip_junk(start)
@@ -144,18 +174,25 @@ class RecordingLoader(Loader):
         f.seek(start + 1)
         tree.cut(start + 1)
         section_id = f.get_be32(Role.SECTION_ID)
-        _, footer = self._searcher.end_of_section(section_id, f.tell())
-        if not footer:
+        _, footing = self._searcher.end_of_section(section_id, f.tell())
+        if footing is Footing.NONE:
             return False
         live = [le for le in self.handlers if le.se.live]
-        se = live[0].se if len(live) == 1 else _unknown(f"section {section_id:#x}", 0)
-        le = LoadStateEntry(se, section_id, live[0].version_id if len(live) == 1 else 0)
-        tree.enter(NodeKind.SECTION, se.idstr, start)
+        if len(live) == 1 and live[0].se.is_ram and self._looks_like_ram():
+            le = LoadStateEntry(live[0].se, section_id, live[0].version_id)
+        else:
+            le = LoadStateEntry(_unknown(f"section {section_id:#x}", 0), section_id, 0)
+        tree.enter(NodeKind.SECTION, le.se.idstr, start)
         try:
             self.load_body(le, section_type)
         finally:
             tree.leave(f.tell())
         return True
+
+    def _looks_like_ram(self) -> bool:
+        word = int.from_bytes(self._reader.peek_buffer(8), "big")
+        flags = word & (self.machine.page_size - 1) & ~RAMFlag.CONTINUE
+        return flags in PAGE_KINDS or flags == RAMFlag.EOS
 
     def find_handler(
         self, section_type: int, section_id: int, idstr: str, instance_id: int, start: int
@@ -169,8 +206,8 @@ class RecordingLoader(Loader):
             return super().find_handler(section_type, section_id, idstr, instance_id, start)
         except LoadError as error:
             if not self._searcher.is_header(start):
-                _, footer = self._searcher.end_of_section(section_id, start + _HEADER_LEAST)
-                if not footer:
+                _, footing = self._searcher.end_of_section(section_id, start + _HEADER_LEAST)
+                if footing is not Footing.OWN:
                     # Neither its beginning nor its end looks like a section's.
                     raise
             if self._expects and idstr:
@@ -209,31 +246,58 @@ class RecordingLoader(Loader):
             self._find_footing(le, max(start, f.tell() - LOOKBACK_MAX))
 
     def check_section_footer(self, le: LoadStateEntry) -> None:
-        if self.machine.skip_section_footers:
-            return
         f, searcher = self._reader, self._searcher
         start = f.tell()
-        damaged = f.peek_byte() != QEMU_VM_SECTION_FOOTER and start < searcher.size
-        if not damaged or not searcher.is_next(start + FOOTER_SIZE):
-            super().check_section_footer(le)
-            return
+        present = start < searcher.size and f.peek_byte() == QEMU_VM_SECTION_FOOTER
         try:
             super().check_section_footer(le)
         except LoadError as error:
-            # Only the mark is wrong: what follows the footer is in its place.
-            self._note(error.within(*self._tree.open_names()), start)
-            f.get_be32(Role.FOOTER_ID)
-            self._tree.enter(NodeKind.FOOTER, "footer", start)
-            self._tree.leave(f.tell())
+            if present or start >= searcher.size:
+                raise
+            if searcher.is_next(start + FOOTER_SIZE):
+                # Only the mark is wrong: what follows the footer is in its place.
+                self._note(error.within(*self._tree.open_names()), start)
+                f.get_be32(Role.FOOTER_ID)
+                self._tree.enter(NodeKind.FOOTER, "footer", start)
+                self._tree.leave(f.tell())
+            elif searcher.is_next(start):
+                self._note(error.within(*self._tree.open_names()), start)
+                self._tree.cut(start)
+                f.seek(start)
+            else:
+                raise
+
+    def has_footer(self) -> bool:
+        f, searcher, machine = self._reader, self._searcher, self.machine
+        at = f.tell()
+        if f.peek_byte() == QEMU_VM_SECTION_FOOTER and searcher.is_next(at + FOOTER_SIZE):
+            if self._footerless is not None:
+                # There are footers after all: the first one was lost.
+                self._note(self._footerless)
+                self._footerless = None
+                machine.skip_section_footers, searcher.footers = False, True
+        elif machine.adopts and not machine.skip_section_footers and searcher.is_next(at):
+            if not super().has_footer():
+                searcher.footers = False
+                self._footerless = LoadError("the footer is missing", offset=at).within(
+                    *self._tree.open_names(), "footer"
+                )
+        return not machine.skip_section_footers
 
     def _find_footing(self, le: LoadStateEntry, start: int) -> None:
         """Go to the end of a section whose payload is not understood from some
         point at or behind ``start``, and read its footer if it has one."""
-        end, footer = self._searcher.end_of_section(le.section_id, start)
+        end, footing = self._searcher.end_of_section(le.section_id, start)
         self._tree.cut(end)
         self._go_to(end, start)
-        if footer:
+        if footing is not Footing.NONE:
             super().check_section_footer(le)
+        elif end >= self._searcher.size and not self._ran_out:
+            self._note(
+                LoadError("the stream ends inside the section", errno=EIO, offset=end).within(
+                    *self._tree.open_names()
+                )
+            )
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -244,7 +308,18 @@ class RecordingLoader(Loader):
     def _note(self, error: LoadError, offset: int | None = None) -> None:
         if error.offset is None:
             error.offset = self._reader.tell() if offset is None else offset
+        error.path = tuple(_shortened(name, NAME_SHOWN) for name in error.path)
+        error.reason = _shortened(error.reason, REASON_SHOWN)
+        self._ran_out |= error.errno == EIO
         self._tree.problem(error)
+
+
+class _DamagedEof(LoadError):
+    """The byte before the vmdesc is not the EOF it should be."""
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 class _Unknown(State):

@@ -12,7 +12,6 @@ leaves cover the stream whatever happened.
 from typing import Final, cast
 
 from savevm.constants import (
-    QEMU_VM_EOF,
     QEMU_VM_SECTION_END,
     QEMU_VM_SECTION_FULL,
     QEMU_VM_SECTION_PART,
@@ -171,7 +170,8 @@ class TreeRecorder:
         root.end = size
         root.children = self._children
         for node in root.children:
-            if node.role is Role.SECTION_TYPE and node.value == QEMU_VM_EOF:
+            # Sections have taken their own: what is left ends the sections.
+            if node.role is Role.SECTION_TYPE:
                 node.name = "eof"
         _settle(root)
         return root

@@ -8,6 +8,7 @@ stream stays opaque.
 
 import re
 from collections.abc import Iterator
+from enum import Enum
 from struct import Struct
 from typing import Final
 
@@ -52,6 +53,14 @@ _PART: Final = re.compile(rb"[\x02\x03]\x00\x00")
 _HEADER_MAX: Final = 6 + 255 + 8
 
 
+class Footing(Enum):
+    """What was found at the end of a section."""
+
+    OWN = "a footer with the section's id"
+    OTHER = "a footer with another id, before something plausible"
+    NONE = "no footer"
+
+
 class Searcher:
     """Looks for footers and section headers in one stream.
 
@@ -60,6 +69,8 @@ class Searcher:
         vmdesc_start: offset of the vmdesc's type byte where it is known.
 
     Attributes:
+        footers: sections have footers; what was saved for a machine type of 2.3
+            and older has none.
         size: of the stream in bytes.
         budget: bytes that may still be looked at or read again.
         live_ids: section ids of which PART and END sections may follow.
@@ -71,29 +82,30 @@ class Searcher:
         self.budget = BUDGET_FACTOR * store.size + BUDGET_LEAST
         self._resyncs = 0
         self.live_ids: set[int] = set()
+        self.footers = True
         self.vmdesc_start = vmdesc_start
 
     # -- what a search finds ---------------------------------------------------------------
 
-    def end_of_section(self, section_id: int, start: int) -> tuple[int, bool]:
+    def end_of_section(self, section_id: int, start: int) -> tuple[int, Footing]:
         """Where the section with this id ends that was lost at or behind ``start``.
 
         Returns:
-            Offset, and whether a footer is there.  Without one it is the next
-            section, the end of the stream's sections, or the end of the stream.
+            Offset, and what is there.  Without a footer it is the next section,
+            the end of the stream's sections, or the end of the stream.
         """
         if not self._may_search():
-            return self._store.size, False
+            return self._store.size, Footing.NONE
         following = self.next_header(start)
         limit = following if following is not None else self._ending(start)
         footer = self._footer(section_id, start, limit)
         if footer is not None:
-            return footer, True
+            return footer, Footing.OWN
         if limit - FOOTER_SIZE >= start and self._byte(limit - FOOTER_SIZE) == (
             QEMU_VM_SECTION_FOOTER
         ):
-            return limit - FOOTER_SIZE, True
-        return limit, False
+            return limit - FOOTER_SIZE, Footing.OTHER
+        return limit, Footing.NONE
 
     def next_section(self, start: int) -> int:
         """Where sections go on at or behind ``start``: a header, a PART or END of
@@ -104,7 +116,7 @@ class Searcher:
         limit = following if following is not None else self._ending(start)
         if self.live_ids:
             for at in self._candidates(_PART, start, limit):
-                if self._is_live(at) and self._has_footer(at, limit):
+                if self._is_live(at) and (not self.footers or self._has_footer(at, limit)):
                     return at
         return limit
 
@@ -201,6 +213,9 @@ class Searcher:
         """The EOF byte before the vmdesc, else the end of the stream."""
         if self.vmdesc_start is not None and self.vmdesc_start - 1 >= start:
             return self.vmdesc_start - 1
+        if not self.footers and start < self._store.size and self._byte(self._store.size - 1) == 0:
+            # Without footers only this byte can tell where the last section ends.
+            return self._store.size - 1
         return self._store.size
 
     def _is_live(self, at: int) -> bool:

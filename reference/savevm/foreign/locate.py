@@ -1,7 +1,7 @@
 """Finding the vmdesc of a stream without parsing the stream.
 
-It is the last thing in it (but for junk), so it is looked for from the end: an
-EOF byte, the type byte, a size that fits, and an opening brace.
+It is the last thing in it (but for junk), so it is looked for from the end: the
+type byte, a size that fits, and braces at both ends.
 """
 
 import re
@@ -15,6 +15,7 @@ TEXT_MAX: Final = 4 << 20
 """Longest description that is read: a hundred times the largest known, and small
 enough that parsing it takes little."""
 _HEAD: Final = 5
+_LAST: Final = 0x7D  # closing brace
 _START: Final = re.compile(rb"\x06[\x00-\xff]{4}\{")
 _CANDIDATES_MAX: Final = 64
 
@@ -53,11 +54,9 @@ def locate_vmdesc(stream: ReadsSpans) -> VmdescSpan | None:
             break
         start = match + _HEAD
         size = int.from_bytes(window[match + 1 : start], "big")
-        eof_before = match == 0 or window[match - 1] == 0
-        if size <= min(len(window) - start, TEXT_MAX) and window[start + size - 1] == 0x7D:
-            if eof_before:
-                return VmdescSpan(base + match, window[start : start + size])
-        elif misfit is None and eof_before:
+        if size <= min(len(window) - start, TEXT_MAX) and window[start + size - 1] == _LAST:
+            return VmdescSpan(base + match, window[start : start + size])
+        if misfit is None and match and window[match - 1] == 0:
             # A wrong size does not spoil the text.
             misfit = VmdescSpan(base + match, window[start : start + TEXT_MAX])
     return misfit
