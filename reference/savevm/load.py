@@ -259,17 +259,22 @@ class Loader:
             se = self.find_handler(section_type, section_id, idstr, instance_id, start)
             version = self._check_version(se, version_id, version_at)
             le = LoadStateEntry(se, section_id, version, section_type == QEMU_VM_SECTION_FULL)
-            self.handlers.insert(0, le)
             if self.machine.adopts:
-                se.section_id = section_id
-                if se.vmsd is None:
-                    se.version_id = version
+                self._adopt(le)
+            self.handlers.insert(0, le)
             self.load_body(le, section_type)
         except LoadError as error:
             raise error.within(idstr) from None
         finally:
             if f.recorder is not None:
                 f.recorder.leave(f.tell())
+
+    def _adopt(self, le: LoadStateEntry) -> None:
+        """Take over what the stream alone knows of a handler."""
+        le.se.section_id = le.section_id
+        le.se.early = le.full and all(other.full for other in self.handlers)
+        if le.se.vmsd is None:
+            le.se.version_id = le.version_id
 
     def load_section_part_end(self, section_type: int, start: int) -> None:
         """A section that continues an earlier one."""

@@ -85,6 +85,8 @@ class SaveStateEntry:
     vmsd: VMStateDescription | None = None
     compat: CompatEntry | None = None
     is_ram: bool = False
+    early: bool = False
+    """Saved before RAM (``early_setup`` of its description)."""
 
     @property
     def live(self) -> bool:
@@ -192,6 +194,7 @@ class SaveState:
         entry = self._entry(dev, vmsd.name, instance_id, vmsd.version_id, opaque)
         entry.vmsd = vmsd
         entry.alias_id = alias_id
+        entry.early = vmsd.early_setup
         return self._append(entry)
 
     def vmstate_register(

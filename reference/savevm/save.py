@@ -79,7 +79,7 @@ def qemu_savevm_state_begin(f: QEMUFileWriter, machine: Machine, params: Migrati
             se.ops.set_params(params, se.opaque)
     machine.savevm.described = []
     for se in machine.savevm.handlers:
-        if se.vmsd is not None and se.vmsd.early_setup:
+        if se.early:
             _save_full_section(f, machine, se, _described(machine, se))
     for se in machine.savevm.handlers:
         if se.ops is None or se.ops.save_live_setup is None or not _active(se):
@@ -149,7 +149,7 @@ def qemu_savevm_state_complete(f: QEMUFileWriter, machine: Machine) -> None:
             f.set_error(ret)
             return
     for se in machine.savevm.handlers:
-        if not se.full or (se.vmsd is not None and se.vmsd.early_setup):
+        if not se.full or se.early:
             continue
         _trace(f, "savevm_section_start", se.idstr, se.section_id)
         _save_full_section(f, machine, se, _described(machine, se))

@@ -40,16 +40,19 @@ class _Identity:
         self._page_bits = machine.target_page_bits
         self._names = (machine.machine_type, machine.capabilities, machine.uuid)
         self._skip_footers = machine.skip_section_footers
-        self._ids = [(se, se.section_id, se.version_id) for se in machine.savevm.handlers]
+        self._entries = [
+            (se, se.section_id, se.version_id, se.early) for se in machine.savevm.handlers
+        ]
 
     def restore(self) -> None:
         machine = self._machine
         machine.target_page_bits = self._page_bits
         machine.skip_section_footers = self._skip_footers
         machine.machine_type, machine.capabilities, machine.uuid = self._names
-        for se, section_id, version_id in self._ids:
+        for se, section_id, version_id, early in self._entries:
             se.section_id = section_id
             se.version_id = version_id
+            se.early = early
 
 
 class Transaction:
