@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from savevm.foreign.states import ForeignState
 from savevm.qemufile import QEMUFileReader, QEMUFileWriter
 from savevm.recording import Role
 from savevm.vmstate import fieldtypes
@@ -99,8 +100,55 @@ def _describe_inline(
     vmstate_save_state(f, value.vmsd, value, entry)
 
 
+def _get_listed(f: QEMUFileReader, current: Any, _s: int, _f: VMStateField, _o: Opaque) -> Any:
+    if isinstance(current, ForeignState):
+        if current.marker is not None:
+            current.marker = f.get_byte(Role.MARKER)
+        return _get_struct(f, current, _s, _f, _o)
+    field = current.field
+    current.value = field.info.get(f, current.value, field.size, field, current)
+    return current
+
+
+def _put_listed(f: QEMUFileWriter, value: Any, _s: int, _f: VMStateField, _o: Opaque) -> None:
+    if isinstance(value, ForeignState):
+        _put_marker(f, value)
+        _put_struct(f, value, _s, _f, _o)
+    else:
+        value.field.info.put(f, value.value, value.field.size, value.field, value)
+
+
+def _describe_listed(
+    f: QEMUFileWriter, value: Any, _s: int, field: VMStateField, op: Opaque, entry: Vmdesc
+) -> None:
+    entry["type"] = value.listed_as
+    if not isinstance(value, ForeignState):
+        own = value.field
+        if own.info.put_described is not None:
+            own.info.put_described(f, value.value, own.size, own, value, entry)
+        else:
+            own.info.put(f, value.value, own.size, own, value)
+        return
+    _put_marker(f, value)
+    if value.inline:
+        _describe_inline(f, value, _s, field, op, entry)
+    else:
+        _describe_struct(f, value, _s, field, op, entry)
+
+
+def _put_marker(f: QEMUFileWriter, value: ForeignState) -> None:
+    if value.marker is not None:
+        f.put_byte(value.marker)
+
+
+def listed_info(name: str) -> VMStateInfo:
+    """An element of an array whose elements are listed one by one: each knows
+    what it is (an array of pointers has elements and NULLs)."""
+    return VMStateInfo(name, _get_listed, _put_listed, put_described=_describe_listed)
+
+
 def struct_info(name: str, *, inline: bool) -> VMStateInfo:
-    """A struct whose description is its own: elements of one array may differ.
+    """A struct whose description is its own.
 
     Args:
         name: the type as vmdesc has it.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from savevm.foreign.infos import info_for, is_opaque, struct_info, with_keys
-from savevm.foreign.states import RESERVED, ForeignState, forget_subsections
+from savevm.foreign.infos import info_for, is_opaque, listed_info, struct_info, with_keys
+from savevm.foreign.states import RESERVED, ForeignElement, ForeignState, forget_subsections
 from savevm.foreign.text import FieldText, StructText
 from savevm.vmstate.description import (
     VMSFlags,
@@ -94,22 +94,13 @@ def _groups(fields: tuple[FieldText, ...]) -> Iterator[tuple[FieldText, ...]]:
         if group and not (
             group[-1].index is not None
             and field.index == group[-1].index + 1
-            and _alike(field, group[-1])
+            and field.name == group[-1].name
         ):
             yield tuple(group)
             group = []
         group.append(field)
     if group:
         yield tuple(group)
-
-
-def _alike(one: FieldText, other: FieldText) -> bool:
-    """Whether two listed elements can be of one array."""
-    return (
-        (one.name, one.type, one.inline) == (other.name, other.type, other.inline)
-        and (one.struct is None) == (other.struct is None)
-        and (one.struct is not None or one.size == other.size)
-    )
 
 
 def _always(state: ForeignState, version_id: int) -> bool:
@@ -123,6 +114,13 @@ def _field(entries: tuple[FieldText, ...], attr: str) -> tuple[VMStateField, _Ma
     exists = _always if first.index is not None else None
     count = first.array_len if first.index is None else len(entries)
     flags: int = VMSFlags.SINGLE if count is None else VMSFlags.ARRAY
+    if exists is not None and not _uniform(entries):
+        field = VMStateField(
+            first.name, attr, listed_info(first.type), flags, 0, len(entries),
+            field_exists=exists, vmsd=_ELEMENTS,
+        )  # fmt: skip
+        makers = [_element(entry) for entry in entries]
+        return field, lambda: [make() for make in makers]
     if first.struct is None:
         info = info_for(first.type, first.size)
         default = bytes(first.size) if is_opaque(info) else 0
@@ -132,19 +130,47 @@ def _field(entries: tuple[FieldText, ...], attr: str) -> tuple[VMStateField, _Ma
             first.name, attr, info, flags, first.size, count or 0, field_exists=exists
         )
         return field, (lambda: default) if count is None else (lambda: [default] * count)
-    shapes = [shape_of(entry.struct) for entry in entries if entry.struct is not None]
+    shape = shape_of(first.struct)
     described: VMStateInfo | None = None
-    if first.inline or first.type != _STRUCT or exists is not None:
-        # Each element knows its own description.
+    if first.inline or first.type != _STRUCT:
         described = struct_info(first.type, inline=first.inline)
     else:
         flags = VMSFlags.STRUCT if count is None else VMSFlags.STRUCT | VMSFlags.ARRAY
-    field = VMStateField(
-        first.name, attr, described, flags, 0, count or 0, field_exists=exists,
-        vmsd=shapes[0].vmsd,
-    )  # fmt: skip
+    field = VMStateField(first.name, attr, described, flags, 0, count or 0, vmsd=shape.vmsd)
     if count is None:
-        return field, shapes[0].new
-    if exists is None:
-        return field, lambda: [shapes[0].new() for _ in range(count)]
-    return field, lambda: [shape.new() for shape in shapes]
+        return field, shape.new
+    return field, lambda: [shape.new() for _ in range(count)]
+
+
+_ELEMENTS: Final = VMStateDescription("elements")
+"""Tells a recording load that elements are structures of their own."""
+
+
+def _uniform(entries: tuple[FieldText, ...]) -> bool:
+    """Whether listed elements are plain values of one type."""
+    first = entries[0]
+    return all(
+        entry.struct is None
+        and (entry.type, entry.size, entry.more) == (first.type, first.size, first.more)
+        for entry in entries
+    )
+
+
+def _element(entry: FieldText) -> _Make:
+    """Makes one listed element."""
+    if entry.struct is None:
+        info = info_for(entry.type, entry.size)
+        if entry.more:
+            info = with_keys(info, entry.more)
+        field = VMStateField(entry.name, "value", info, VMSFlags.SINGLE, entry.size)
+        value = bytes(entry.size) if is_opaque(info) else 0
+        return lambda: ForeignElement(field, value)
+    shape = shape_of(entry.struct)
+
+    def make() -> ForeignState:
+        state = shape.new()
+        state.listed_as, state.inline = entry.type, entry.inline
+        state.marker = 0 if entry.marked else None
+        return state
+
+    return make

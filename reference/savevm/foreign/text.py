@@ -62,6 +62,8 @@ class FieldText:
         index: number of this element where each has its own entry.
         struct: its description if it is a struct.
         inline: the description stands in the field itself (vstruct, tmp).
+        marked: a pointer marker comes before the struct, as an array of pointers
+            has it since 2026.
         more: keys that are of no use but must be saved again.
     """
 
@@ -72,6 +74,7 @@ class FieldText:
     index: int | None
     struct: StructText | None
     inline: bool
+    marked: bool
     more: Mapping[str, object]
 
 
@@ -202,7 +205,8 @@ class _Reading:
         elif "vmsd_name" in item:
             inline = True
             struct = self._struct(item, depth - 1)
-        if struct is not None and struct.size != size:
+        marked = struct is not None and index is not None and struct.size + 1 == size
+        if struct is not None and struct.size != size and not marked:
             # Something in it is saved in a way that the description does not
             # tell (a list's markers): only its size is of use.
             struct, inline = None, False
@@ -210,7 +214,7 @@ class _Reading:
         if struct is not None:
             known |= set(_STRUCT_KEYS) if inline else {"struct"}
         more = {key: value for key, value in item.items() if key not in known}
-        return FieldText(name, kind, size, array_len, index, struct, inline, more)
+        return FieldText(name, kind, size, array_len, index, struct, inline, marked, more)
 
     def _spend(self, entries: int) -> None:
         self._entries -= entries
