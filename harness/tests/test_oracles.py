@@ -241,6 +241,22 @@ def test_a_missing_footer_that_was_accepted_is_an_alarm() -> None:
     assert "no footer" in violation.title or "marked" in violation.title
 
 
+def test_what_lies_behind_the_end_is_no_section_that_was_accepted() -> None:
+    end = next(leaf for leaf in Document.parse(GOOD, machine).leaves() if leaf.name == "eof")
+    section = GOOD[footer_at(GOOD) - 30 : footer_at(GOOD)]
+    damaged = Document.parse(GOOD, machine).sections[0]
+    stream = GOOD[: end.end] + GOOD[damaged.start : damaged.end - 5] + b"\0" * 9 + section
+    assert FOOTER.judge(replace(ACCEPTED, stream=stream)) is None
+
+
+def test_a_section_that_was_not_understood_has_its_footer_nowhere() -> None:
+    document = Document.parse(GOOD, machine)
+    section = document.sections[0]
+    # Two bytes more than the fields take, where only the footer could tell.
+    stream = GOOD[: section.start] + b"\x04\0\0\0\x63\x04what" + GOOD[section.start + 10 :]
+    assert FOOTER.judge(replace(ACCEPTED, stream=stream)) is None
+
+
 def test_a_wrong_footer_that_was_refused_is_as_it_should_be() -> None:
     at = footer_at(GOOD)
     assert FOOTER.judge(replace(REJECTED, stream=GOOD[:at] + b"\0" + GOOD[at + 1 :])) is None

@@ -13,7 +13,7 @@ from loadfuzz.abc import Cost, Oracle, Trial
 from loadfuzz.execution import ExitKind
 from loadfuzz.findings import Violation
 from savevm.constants import QEMU_VM_SECTION_FOOTER
-from savevm.document import Document, Role, SectionNode
+from savevm.document import Role, SectionNode
 
 NAME: Final = "footer"
 
@@ -22,42 +22,49 @@ def judge(trial: Trial) -> Violation | None:
     """An alarm for the first section that should have been refused."""
     if trial.execution.kind is not ExitKind.ACCEPTED:
         return None
-    document = trial.document()
-    known_until = _footing_lost_at(document)
-    for section in document.sections:
-        if section.end > known_until:
+    for node in trial.document().root.children:
+        if isinstance(node, SectionNode):
+            fault = fault_of(node)
+            if fault:
+                return _alarm(node, fault)
+            if not understood(node):
+                break
+        elif node.role in (Role.SECTION_TYPE, Role.OPAQUE):
+            # EOF, or bytes that mean nothing.  The look goes on behind both; a
+            # loader does not, and what was found there is a guess.
             break
-        fault = fault_of(section)
-        if fault:
-            return Violation(
-                NAME,
-                f"a {section.type_label} section of {section.idstr!r} was accepted: {fault}",
-                f"a footer for section id {section.section_id:#x}, or a refusal",
-                f"{fault} (section at offset {section.start:#x})",
-                f"{section.idstr}/{section.type_label}",
-            )
     return None
 
 
 def fault_of(section: SectionNode) -> str:
-    """What is wrong with the footer of a section, ``""`` when nothing is."""
-    footer = section.footer
-    if footer is None:
-        return "it has no footer"
-    for leaf in footer.leaves():
+    """What is wrong with the footer of a section, ``""`` when nothing is or
+    when its payload was not understood, so that nobody knows where a footer
+    should be."""
+    leaves = list(section.leaves())
+    for before, leaf in zip(leaves, leaves[1:], strict=False):
+        if leaf.role is Role.OPAQUE and before.role is not Role.FOOTER_MARK:
+            return ""
+    for leaf in leaves:
         if leaf.role is Role.FOOTER_MARK and leaf.value != QEMU_VM_SECTION_FOOTER:
             return f"its footer is marked {leaf.value!r}"
         if leaf.role is Role.FOOTER_ID and leaf.value != section.section_id:
             return f"its footer is for section id {leaf.value!r}"
-    return ""
+    return "" if section.footer is not None else "it has no footer"
 
 
-def _footing_lost_at(document: Document) -> int:
-    """Offset behind the section in which the look could not understand a byte:
-    what follows is a guess, no ground for an alarm."""
-    for leaf in document.leaves(role=Role.OPAQUE):
-        return leaf.end
-    return len(document.to_bytes()) + 1
+def understood(section: SectionNode) -> bool:
+    """Whether every byte of a section has a meaning."""
+    return all(leaf.role is not Role.OPAQUE for leaf in section.leaves())
+
+
+def _alarm(section: SectionNode, fault: str) -> Violation:
+    return Violation(
+        NAME,
+        f"a {section.type_label} section of {section.idstr!r} was accepted: {fault}",
+        f"a footer for section id {section.section_id:#x}, or a refusal",
+        f"{fault} (section at offset {section.start:#x})",
+        f"{section.idstr}/{section.type_label}",
+    )
 
 
 FOOTER: Final = Oracle(
