@@ -13,7 +13,7 @@ entry points as anyone else's (``loadfuzz.targets``, ``.mutators``,
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from loadfuzz.events import Event
 from loadfuzz.execution import Execution, Outcome
@@ -90,6 +90,23 @@ class Target(Protocol):
 
     def parse(self, stream: bytes) -> Document:
         """The stream as a Document, with the target's own descriptions."""
+
+
+@runtime_checkable
+class FitsSeeds(Protocol):
+    """A target that can suit other streams than its own: optional."""
+
+    def for_seeds(self, seeds: Sequence[Seed]) -> Target:
+        """The target to fuzz ``seeds`` with: itself, or another one.
+
+        Args:
+            seeds: what people gave; the origin of each is a file that has it.
+
+        Returns:
+            A target whose name is ``NAME@FILE``, NAME being this target's and
+            FILE the origin of the seed that decided; given that seed alone, in
+            another process, ``for_seeds`` must return the same target again.
+        """
 
 
 class Trial(Protocol):

@@ -68,9 +68,14 @@ def target_names() -> tuple[str, ...]:
 def check_target_name(name: str, known: dict[str, Plugin] | None = None) -> Plugin:
     """The plug-in behind a target's name, without importing it.
 
+    Args:
+        name: of the target; what follows an ``@`` is not looked at.
+        known: plug-ins by name, for tests.
+
     Raises:
         UsageError: there is none, or there are two.
     """
+    name = name.partition("@")[0]
     known = find(TARGETS) if known is None else known
     plugin = known.get(name)
     if plugin is None:
@@ -90,13 +95,19 @@ def check_target_name(name: str, known: dict[str, Plugin] | None = None) -> Plug
     return plugin
 
 
-def load_target(name: str) -> "Target":
-    """The target of that name.
+def load_target(spec: str) -> "Target":
+    """The target of that name, fitted to a stream if ``spec`` says so.
+
+    Args:
+        spec: a name, or ``NAME@FILE`` (:mod:`loadfuzz.fitting`).
 
     Raises:
-        UsageError: there is none, or there are two.
+        UsageError: there is none, or there are two; or it does not fit.
         InfraError: it cannot be imported, or is no target.
     """
+    from loadfuzz.fitting import refit  # it pulls in the loader, as the target does
+
+    name = spec.partition("@")[0]
     plugin = check_target_name(name)
     point = EntryPoint(plugin.name, plugin.where, TARGETS)
     by = f" (of {plugin.distribution})" if plugin.distribution else ""
@@ -113,4 +124,4 @@ def load_target(name: str) -> "Target":
             f"target {name!r}{by}, {plugin.where}, is no target: it lacks {', '.join(missing)}; "
             "see loadfuzz.abc.Target"
         )
-    return cast("Target", target)
+    return refit(cast("Target", target), spec)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from loadfuzz.abc import Subject
+from loadfuzz.abc import Subject, Target
 from loadfuzz.inputs import Seed
+from loadfuzz_targets.foreign import fit
 from loadfuzz_targets.streams import reference_seeds
 from loadfuzz_targets.subject import MachineSubject
 from savevm.board import full_machine
@@ -41,6 +42,11 @@ class ReferenceTarget:
     def seeds(self) -> Iterable[Seed]:
         """Streams that machines with fewer and with all devices have saved."""
         return reference_seeds()
+
+    def for_seeds(self, seeds: Sequence[Seed]) -> Target:
+        """This target, or the reference's loader on the machine that ``seeds`` are
+        from (:class:`loadfuzz.abc.FitsSeeds`)."""
+        return fit(self.name, self._machine_for_looking().machine_type, seeds) or self
 
     def parse(self, stream: bytes) -> Document:
         """The stream as a Document, laid out as the reference's devices are."""

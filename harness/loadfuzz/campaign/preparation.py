@@ -37,10 +37,12 @@ class Prepared:
     Attributes:
         engine: that is used.
         seeds: streams in the corpus.
+        target: specification of the target that suits the seeds.
     """
 
     engine: Engine
     seeds: int
+    target: str
 
 
 class Preparation:
@@ -65,6 +67,7 @@ class Preparation:
         self._tell = tell
         self._command = command
         self._atheris_problem: str | None = None
+        self._target = settings.target
         self._trying = ""
         self._tried: list[str] = []
         self._failed = ""
@@ -109,7 +112,7 @@ class Preparation:
             raise UsageError(
                 f"target {request.target!r} has no seed of its own; give it some with --seeds"
             )
-        return Prepared(self._choose_engine(), seeds)
+        return Prepared(self._choose_engine(), seeds, self._target)
 
     def _read_given(self) -> tuple[tuple[str, str], ...]:
         given: dict[str, str] = {}
@@ -169,6 +172,12 @@ class Preparation:
         match message:
             case prepare.AtherisFound():
                 self._atheris_problem = message.problem
+            case prepare.TargetFitted():
+                if self._target != message.spec:
+                    self._target = message.spec
+                    self._tell(events.MachineryWarning(
+                        f"the seeds are not of the target's own machine; fuzzing {message.summary}"
+                    ))  # fmt: skip
             case prepare.SeedTrying():
                 self._trying = message.name
             case prepare.SeedTried():

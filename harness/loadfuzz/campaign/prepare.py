@@ -21,7 +21,8 @@ from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.execution import Execution
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
-from loadfuzz.inputs import Input, digest_of
+from loadfuzz.fitting import fit
+from loadfuzz.inputs import Input, Seed, digest_of
 from loadfuzz.plugins import load_target
 from loadfuzz.storage import Corpus, explain
 
@@ -92,11 +93,25 @@ class Failed(_Message, frozen=True, tag="failed"):
     text: str
 
 
+class TargetFitted(_Message, frozen=True, tag="target-fitted"):
+    """The given seeds want a target of their own.
+
+    Attributes:
+        spec: see :mod:`loadfuzz.fitting`.
+        summary: one line about it.
+    """
+
+    spec: str
+    summary: str
+
+
 class Done(_Message, frozen=True, tag="done"):
     """All was tried."""
 
 
-Message: TypeAlias = AtherisFound | SeedTried | SeedTrying | SeedUnusable | Failed | Done
+Message: TypeAlias = (
+    AtherisFound | TargetFitted | SeedTried | SeedTrying | SeedUnusable | Failed | Done
+)
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
@@ -145,6 +160,11 @@ def prepare(request: Request, channel: Channel) -> None:
                 raise explain(error, f"writing a seed to {request.corpus}") from error
             seeds[seed.name] = digest_of(seed.stream)
     seeds.update(request.given)
+    if request.given:
+        fitted = fit(target, _seeds_in(corpus, request.given))
+        if fitted is not target:
+            target = fitted
+            _send(channel, TargetFitted(target.name, target.summary))
     with Watchdog(LOAD_TIMEOUT_S) as watchdog:
         executor = InProcessExecutor(target, watchdog)
         for name, digest in seeds.items():
@@ -153,6 +173,11 @@ def prepare(request: Request, channel: Channel) -> None:
                 execution = executor.execute(Input(corpus.read(digest)), trace=False).execution
                 _send(channel, SeedTried(name, _problem_of(execution)))
     _send(channel, Done())
+
+
+def _seeds_in(corpus: Corpus, given: tuple[tuple[str, str], ...]) -> list[Seed]:
+    """The given seeds, each with its file in the corpus as its origin."""
+    return [Seed(name, corpus.read(digest), str(corpus.folder / digest)) for name, digest in given]
 
 
 def _problem_of(execution: Execution) -> str:

@@ -10,7 +10,7 @@ from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.qemu.capture import save_stream, version_of
 from loadfuzz.qemu.machine import MachineSpec, running
 from loadfuzz.storage import explain, write_atomic
-from savevm.document import Document
+from savevm.document import Document, Edit, RamRunNode, Role
 
 PROBLEMS_SHOWN_MAX: Final = 5
 """Of a stream that QEMU itself made one problem is already one too many."""
@@ -45,8 +45,6 @@ async def capture_to(spec: MachineSpec, out: Path, *, without_pages: bool = Fals
 def leave_out_pages(document: Document) -> bytes:
     """The stream without the contents of its RAM: whoever loads it keeps what is
     in memory, which for a loader under test is as good."""
-    from savevm.document import Edit, RamRunNode, Role  # noqa: PLC0415
-
     edits: list[Edit] = []
     for section in document.sections:
         if section.idstr != "ram" or section.type_label not in ("PART", "END"):

@@ -1,12 +1,15 @@
 """``loadfuzz corpus``: is a collection of streams what it says it is."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from loadfuzz import codec
+from loadfuzz.corpus import manifest as manifests
+from loadfuzz.corpus.verify import Judge
+from loadfuzz.corpus.verify import verify as check
 from loadfuzz.exitcodes import ExitCode
+from loadfuzz.plugins import load_target
 
 
 @click.group(name="corpus")
@@ -17,7 +20,7 @@ def command() -> None:
 @command.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("corpus"), metavar="[DIR]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def verify(folder: Path, as_json: bool) -> None:
+def verify(folder: Path, as_json: bool) -> int:
     """Check every stream of the corpus in DIR (default: corpus) against its manifest.
 
     Each file must have the digest that its row names, and the loader must
@@ -28,12 +31,6 @@ def verify(folder: Path, as_json: bool) -> None:
     Exit codes:  0 all is well, 1 something is off, 2 no such corpus.
     Example:     loadfuzz corpus verify corpus
     """
-    # Late, so that --help does not wait for the loader.
-    from loadfuzz.corpus import manifest as manifests  # noqa: PLC0415
-    from loadfuzz.corpus.verify import Judge  # noqa: PLC0415
-    from loadfuzz.corpus.verify import verify as check  # noqa: PLC0415
-    from loadfuzz.plugins import load_target  # noqa: PLC0415
-
     manifest = manifests.read(folder)
     faults = check(folder, manifest, Judge(load_target(manifest.target)))
     rows = len(manifest.rows)
@@ -57,4 +54,4 @@ def verify(folder: Path, as_json: bool) -> None:
             f"{folder}: {rows} streams, {rows - bad} as they should be"
             + (f", {len(faults)} problems" if faults else "")
         )
-    sys.exit(ExitCode.FINDINGS if faults else ExitCode.CLEAN)
+    return ExitCode.FINDINGS if faults else ExitCode.CLEAN

@@ -6,6 +6,12 @@ from typing import Final
 
 import click
 
+from loadfuzz.cli.capturing import capture_to
+from loadfuzz.corpus.making import SEEDS, make_corpus
+from loadfuzz.corpus.store import write_corpus
+from loadfuzz.plugins import load_target
+from loadfuzz.qemu.machine import MachineSpec
+
 MEMORY_MB_DEFAULT: Final = 4
 """Guest memory of a captured machine; most of it is zero and compresses to 9
 bytes a page."""
@@ -35,11 +41,6 @@ def make(out: Path) -> None:
     Example:  loadfuzz seeds make --out corpus
               loadfuzz corpus verify corpus
     """
-    # Late, so that --help does not wait for the loader.
-    from loadfuzz.corpus.making import SEEDS, make_corpus  # noqa: PLC0415
-    from loadfuzz.corpus.store import write_corpus  # noqa: PLC0415
-    from loadfuzz.plugins import load_target  # noqa: PLC0415
-
     target = load_target("reference")
     made = make_corpus(target)
     changed = write_corpus(out, made.manifest, made.streams)
@@ -53,18 +54,41 @@ def make(out: Path) -> None:
 
 
 @command.command()
-@click.option("--qemu", required=True, metavar="BINARY",
-              help="Path or name of a qemu-system binary.")
-@click.option("--machine", required=True, metavar="M",
-              help="Machine type, as -machine takes it: none, microvm, isapc, pc, q35, ...")
-@click.option("--device", "devices", multiple=True, metavar="D",
-              help="A device, as -device takes it; may be repeated.")
-@click.option("--memory", default=MEMORY_MB_DEFAULT, show_default=True, metavar="MB",
-              type=click.IntRange(1, MEMORY_MB_MAX), help="Guest memory; every page is saved.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
-              help="File to write.  [default: MACHINE.stream]")
-@click.option("--without-pages", is_flag=True,
-              help="Leave the contents of RAM out: a smaller stream is loaded more often.")
+@click.option(
+    "--qemu", required=True, metavar="BINARY", help="Path or name of a qemu-system binary."
+)
+@click.option(
+    "--machine",
+    required=True,
+    metavar="M",
+    help="Machine type, as -machine takes it: none, microvm, isapc, pc, q35, ...",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="D",
+    help="A device, as -device takes it; may be repeated.",
+)
+@click.option(
+    "--memory",
+    default=MEMORY_MB_DEFAULT,
+    show_default=True,
+    metavar="MB",
+    type=click.IntRange(1, MEMORY_MB_MAX),
+    help="Guest memory; every page is saved.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to write.  [default: MACHINE.stream]",
+)
+@click.option(
+    "--without-pages",
+    is_flag=True,
+    help="Leave the contents of RAM out: a smaller stream is loaded more often.",
+)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def capture(
     qemu: str, machine: str, devices: tuple[str, ...], memory: int, out: Path | None,
@@ -78,9 +102,6 @@ def capture(
     Example:  loadfuzz seeds capture --qemu qemu-system-x86_64 --machine pc \\
                   --device virtio-net-pci --out pc.stream -- -serial null
     """
-    from loadfuzz.cli.capturing import capture_to  # noqa: PLC0415
-    from loadfuzz.qemu.machine import MachineSpec  # noqa: PLC0415
-
     spec = MachineSpec(qemu, machine, memory, devices, extra)
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in machine.partition(",")[0])
     path = out if out is not None else Path(f"{name}.stream")

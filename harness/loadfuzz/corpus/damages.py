@@ -126,7 +126,7 @@ DAMAGES: Final[tuple[Damage, ...]] = (
            ("configuration",), "another machine's stream"),
     Damage("configuration-length", _NONE, _set("configuration/len", 0xFFFFFFFF), EINVAL,
            ("configuration", "name"), "a machine type of 4 GiB, or of minus one byte"),
-    Damage("cut-before-eof", _NONE, _cut("section type"), EIO, (),
+    Damage("cut-before-eof", _NONE, lambda document: document.read(0, document.sections[-1].end), EIO, (),
            "ends where a section was expected: not the same as the EOF byte"),
     Damage("cut-in-field", _NONE, _cut("globalstate/runstate", 20), EIO,
            ("globalstate", "runstate"), "ends inside a field"),

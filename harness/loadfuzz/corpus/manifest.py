@@ -99,7 +99,9 @@ def read(folder: Path) -> Manifest:
             f"{path} cannot be read: {error.strerror}; check its permissions"
         ) from error
     if len(data) > MANIFEST_SIZE_MAX:
-        raise UsageError(f"{path} is longer than {MANIFEST_SIZE_MAX >> 20} MiB: no manifest of ours")
+        raise UsageError(
+            f"{path} is longer than {MANIFEST_SIZE_MAX >> 20} MiB: no manifest of ours"
+        )
     return decode(data, str(path))
 
 
