@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from loadfuzz.bench.results import Figure, best_of
+from savevm.load import load_from_bytes
 from savevm.machine import Machine
 from savevm.qemufile import QEMUFileWriter
 from savevm.qemufile.sources import Buffer
-from savevm.load import load_from_bytes
 from savevm.ram import RAMState
 from savevm.save import qemu_savevm_state
 

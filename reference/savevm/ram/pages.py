@@ -16,6 +16,7 @@ aside.  Three kinds of memory do this, each its own way:
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from struct import Struct
 
 from savevm.qemufile import Buffer
 
@@ -141,7 +142,7 @@ class DenseMemory(PageMemory):
         data: the memory.  A commit may put another bytearray here.
     """
 
-    __slots__ = ("data", "_shadow", "_written", "_zero", "_zeros")
+    __slots__ = ("data", "_head", "_shadow", "_written", "_zero", "_zeros")
 
     def __init__(self, page_size: int, pages: int) -> None:
         super().__init__(page_size, pages)
@@ -149,6 +150,7 @@ class DenseMemory(PageMemory):
         self._shadow = bytearray()
         self._written = bytearray()
         self._zero = self._zeros = bytes(page_size)
+        self._head = Struct(f"=Q{page_size - 8}x")
 
     def read(self, offset: int, size: int) -> bytes:
         if not self._written:
@@ -196,16 +198,17 @@ class DenseMemory(PageMemory):
 
     def zero_pages(self, first: int, count: int) -> list[int]:
         size, zero, data = self.page_size, self._zero, self.data
-        # The first byte of each page tells of most that they are not zero.
-        heads = data[first * size : (first + count) * size : size]
-        found = []
-        at = heads.find(0)
-        while at >= 0:
-            # startswith compares in place; a slice would copy the page first.
-            if data.startswith(zero, (first + at) * size):
-                found.append(first + at)
-            at = heads.find(0, at + 1)
-        return found
+        # The first word of each page tells of most that they are not zero.
+        with memoryview(data)[first * size : (first + count) * size] as view:
+            heads = [word for (word,) in self._head.iter_unpack(view)]
+        if 0 not in heads:
+            return []
+        # startswith compares in place; a slice would copy the page first.
+        return [
+            first + at
+            for at, word in enumerate(heads)
+            if not word and data.startswith(zero, (first + at) * size)
+        ]
 
     def digest(self, size: int) -> bytes:
         with memoryview(self.data) as view:

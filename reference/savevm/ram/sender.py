@@ -6,7 +6,7 @@ sent.  Sources: ``save_page_header``, ``save_zero_page``, ``save_xbzrle_page``
 and ``ram_save_page`` of QEMU ``migration/ram.c``.
 """
 
-from struct import Struct, pack
+from struct import Struct, pack, unpack
 from typing import Final
 
 from savevm.qemufile import Buffer, QEMUFileWriter
@@ -85,7 +85,7 @@ class SectionSender:
         word = first * size | RAMFlag.PAGE | RAMFlag.CONTINUE
         words = pack(f">{count}Q", *range(word, word + count * size, size))
         items: list[Buffer] = [b""] * (2 * count)
-        items[0::2] = [words[at : at + _WORD.size] for at in range(0, len(words), _WORD.size)]
+        items[0::2] = unpack("8s" * count, words)
         items[1::2] = block.memory.page_list(first, count)
         for page in zeros:
             at = 2 * (page - first)
