@@ -19,6 +19,7 @@ from savevm.board import (
     small_machine,
 )
 from savevm.devices.ps2 import PS2Keyboard
+from savevm.document import Document
 from savevm.errors import LoadError
 from savevm.load import load_from_bytes
 from savevm.machine import Machine
@@ -192,3 +193,15 @@ def incoming_status(qemu_binary: str, file: Path) -> str:
             return "gone"
         finally:
             qemu.kill()
+
+
+@pytest.mark.parametrize("name", sorted(DEVICE_SETS))
+def test_a_document_of_every_set_has_no_problem_and_says_where_fields_are(name: str) -> None:
+    machine = machine_of(name)
+    machine.step(200)
+    stream = save_to_bytes(machine)
+    document = Document.parse(stream, machine_factory=lambda: machine_of(name))
+    assert document.problems == []
+    assert document.to_bytes() == stream
+    saved = {se.idstr for se in machine.savevm.handlers}
+    assert {section.idstr for section in document.sections} == saved

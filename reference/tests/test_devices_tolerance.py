@@ -131,3 +131,67 @@ def test_what_differs_only_in_a_default_is_left_out_and_comes_back() -> None:
     assert source.ram is not None
     destination.ram.blocks[0].write(0, source.ram.blocks[0].read(0, 8192))
     assert migratable_digest(destination) == migratable_digest(source)
+
+
+# -- corners of devices that a guest seldom gets into ----------------------------------------
+
+
+def test_a_tag_that_is_taken_is_passed_over() -> None:
+    board: Any = machine()
+    disk = board.devices["disk"]
+    for sector in range(12):
+        disk.submit(sector, 0)
+    assert len(disk.requests) == 8
+    disk.serve()
+    disk.next_tag = 7
+    disk.submit(99, 0)
+    assert [item.tag for item in disk.requests] == [1, 2, 3, 4, 5, 6, 7]
+    assert disk.next_tag == 8
+    assert board.check_invariants() == []
+
+
+def test_a_disk_that_is_told_to_stop_drops_its_completions() -> None:
+    board: Any = machine()
+    disk = board.devices["disk"]
+    for _ in range(2):
+        disk.submit(31, 0)
+        disk.serve()
+    assert disk.error_policy == 3
+    for _ in range(4):
+        disk.step()
+    assert disk.completions == []
+    assert disk.error_policy == 255
+
+
+def test_what_comes_when_a_queue_is_full_is_lost_and_nothing_else() -> None:
+    board: Any = machine()
+    keyboard, port = board.devices["ps2"], board.devices["serial"]
+    for value in range(40):
+        keyboard.queue.put(value)
+        port.write_thr(value)
+    assert keyboard.queue.count == 16
+    assert port.xmit_fifo.num == 16
+    assert board.check_invariants() == []
+    assert keyboard.queue.drain() == list(range(16))
+    assert [port.xmit_fifo.pop() for _ in range(17)] == [*range(16), None]
+
+
+def test_a_transfer_without_memory_goes_nowhere() -> None:
+    lonely: Any = machine_with("timer", "cpu", "disk")
+    disk = lonely.devices["disk"]
+    disk.submit(5, 0)
+    disk.serve()
+    lonely.step(20)
+    assert disk.setup_index == disk.setup_len > 0
+    assert lonely.devices["cpu"].dma_read(7, 3) == bytes(3)
+
+
+def test_an_interrupt_without_a_controller_is_spurious() -> None:
+    lonely: Any = machine_with("timer", "cpu")
+    lonely.devices["cpu"].interrupt()
+    lonely.step(2)
+    assert lonely.devices["cpu"].vector_counts[31] == 1
+    with_controller: Any = machine_with("timer", "cpu", "intc")
+    with_controller.devices["cpu"].interrupt()
+    with_controller.step(2)
+    assert with_controller.devices["intc"].spurious == 1

@@ -28,8 +28,10 @@ SETS = sorted(DEVICE_SETS)
 
 
 def build(name: str = "full") -> Machine:
-    machine = machine_of(name) if name == "none" else machine_with(
-        *DEVICE_SETS[name], ram_bytes=RAM_BYTES
+    machine = (
+        machine_of(name)
+        if name == "none"
+        else machine_with(*DEVICE_SETS[name], ram_bytes=RAM_BYTES)
     )
     # The stream's own description is most of its bytes and none of the state.
     machine.suppress_vmdesc = True
