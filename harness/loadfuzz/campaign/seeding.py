@@ -4,6 +4,7 @@ A bad seed is named and set aside; it never stops a campaign that has a good
 one.  Nothing here runs the target: see :mod:`loadfuzz.campaign.prepare`.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ SEED_FILES_MAX: Final = 100_000
 
 _MAGIC: Final = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 _SPECIAL: Final = (
+    (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a character device"),
@@ -59,23 +61,35 @@ def read_seeds(paths: Iterable[Path]) -> Iterator[Seed | BadSeed]:
 
 def read_seed(path: Path) -> Seed | BadSeed:
     """The seed in one file, or why there is none."""
+    found = read_regular(path, STREAM_SIZE_MAX)
+    if isinstance(found, BadSeed):
+        return found
+    stream, size = found
+    problem = check_stream(stream, size)
+    if problem is not None:
+        return BadSeed(str(path), problem)
+    return Seed(path.name, stream, str(path))
+
+
+def read_regular(path: Path, size_max: int) -> tuple[bytes, int] | BadSeed:
+    """The first ``size_max`` + 1 bytes of a file and its size, or why it cannot be read."""
     name = str(path)
     try:
         # Opening a named pipe would otherwise wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return BadSeed(name, _os_reason(error))
-    with open(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             return BadSeed(name, f"is {_kind_of(mode)}, not a file")
-        try:
-            stream = file.read(STREAM_SIZE_MAX + 1)
-        except OSError as error:
-            return BadSeed(name, _os_reason(error))
-        size = max(os.fstat(descriptor).st_size, len(stream))
-    problem = check_stream(stream, size)
-    return Seed(path.name, stream, name) if problem is None else BadSeed(name, problem)
+        with open(descriptor, "rb", closefd=False) as file:
+            stream = file.read(size_max + 1)
+        return stream, max(os.fstat(descriptor).st_size, len(stream))
+    except OSError as error:
+        return BadSeed(name, _os_reason(error))
+    finally:
+        os.close(descriptor)
 
 
 def check_stream(stream: bytes, size: int) -> str | None:
@@ -122,6 +136,8 @@ def _os_reason(error: OSError) -> str:
         return "does not exist"
     if isinstance(error, PermissionError):
         return "may not be read; check its permissions"
+    if error.errno == errno.ENXIO:  # what opening a socket gives
+        return "is a socket, not a file"
     return f"cannot be read: {error.strerror}"
 
 

@@ -3,12 +3,15 @@ on time with no process left behind.
 
 Theory of operation.  One task per worker in one TaskGroup.  A worker's lines are
 handled as they are read, so a slow disk slows the workers down instead of
-filling memory.  There is one deadline; a worker that does not end by itself is
-asked to (SIGTERM), then ended (SIGKILL).  A worker that says nothing for
+filling memory.  The time budget begins when the first worker is ready: starting
+them takes seconds, and a short run is to fuzz as long as it was asked to.  Then
+there is one deadline; a worker that does not end by itself is asked to
+(SIGTERM), then ended (SIGKILL).  A worker that says nothing for
 :data:`SILENCE_MAX_S` is ended too, and counts as having died.
 """
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -33,13 +36,15 @@ from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.events import Event
 from loadfuzz.findings import Finding
 from loadfuzz.repro.folder import MANIFEST, write_finding
+from loadfuzz.repro.replay import replay
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
 
 STOP_GRACE_S: Final = 3.0
 """Time a worker has to end after SIGTERM: one execution with all its oracles, and saving."""
-OVERTIME_S: Final = 5.0
-"""Time a worker has to end by itself after its budget, before it is asked to."""
+OVERTIME_S: Final = 0.5
+"""Time a worker has to end by itself after the deadline, before it is asked to: workers that
+were ready later would go on for longer."""
 SILENCE_MAX_S: Final = 60.0
 """Longest silence of a worker; they report twice a second, but instrumenting a large loader
 on a busy machine takes a while."""
@@ -52,6 +57,10 @@ TICK_S: Final = 0.5
 """How often the screen hears that time has passed."""
 REST_MIN_S: Final = 0.2
 """With less time left than this no worker is started any more."""
+CONFIRMATIONS: Final = 3
+"""Re-runs of an input that ended a worker."""
+CONFIRM_TIMEOUT_S: Final = 20.0
+"""Time for them all; the finding is kept in any case."""
 GARBAGE_SHOWN_MAX: Final = 3
 """Lines of one worker that are no events, of which a warning is made; more tell no more."""
 DISK_FREE_MIN: Final = 1 << 20
@@ -114,6 +123,7 @@ class Supervisor:
         prepare: Sequence[str] = (sys.executable, "-m", "loadfuzz.campaign.prepare"),
     ) -> None:
         self._settings = settings
+        self._target = settings.target
         self._folder = folder
         self._reporters = reporters
         self._totals = totals
@@ -179,15 +189,13 @@ class Supervisor:
         prepared = await self._prepare()
         if prepared is None:
             return
+        self._target = prepared.target
         settings = self._settings
-        self._began_s = self._clock.now_s()
         self._tell(events.CampaignStarted(
             target=settings.target, engine=prepared.engine.value, seed=settings.seed,
             workers=settings.workers, out=str(self._folder.shown), seeds=prepared.seeds,
             time_s=settings.seconds, executions=settings.executions,
         ))  # fmt: skip
-        if settings.seconds is not None:
-            self._deadline = asyncio.get_running_loop().time() + settings.seconds
         async with asyncio.TaskGroup() as group:
             ticker = group.create_task(self._tick())
             try:
@@ -229,7 +237,7 @@ class Supervisor:
                 self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
                 return
             reason = _reason_of(slot, end)
-            self._bury(slot, batch, end)
+            await self._bury(slot, batch, end)
             again = slot.barren < BARREN_MAX and slot.starts <= RESTARTS_MAX
             self._tell(events.WorkerEnded(slot.index, executions, reason, restarted=again))
             if not again:
@@ -245,9 +253,11 @@ class Supervisor:
             return None
         settings = self._settings
         seconds = executions = None
-        if self._deadline is not None:
-            seconds = self._deadline - asyncio.get_running_loop().time()
-            if seconds < REST_MIN_S:
+        if settings.seconds is not None:
+            seconds = settings.seconds
+            if self._deadline is not None:
+                seconds = self._deadline - asyncio.get_running_loop().time()
+            if seconds < min(REST_MIN_S, settings.seconds):
                 return None
         share = settings.share(slot.index)
         if share is not None:
@@ -257,7 +267,7 @@ class Supervisor:
         # Another seed after a restart: the same one would lead to the same death.
         name = f"worker-{slot.index}" + (f"-{slot.starts}" if slot.starts else "")
         return Batch(
-            target=settings.target,
+            target=self._target,
             engine=engine,
             out=str(self._folder.path),
             worker=slot.index,
@@ -275,7 +285,6 @@ class Supervisor:
         command = [*self._worker_command, str(path)]
         async with spawn(command, partial(self._hear, slot)) as child:
             slot.child = child
-            self._tell(events.WorkerStarted(slot.index, child.pid))
             try:
                 return await self._outlast(slot, child)
             finally:
@@ -316,8 +325,8 @@ class Supervisor:
             self._hear_garbage(slot, line, str(error))
             return
         match event:
-            case events.WorkerStarted():
-                return  # we know, and have said so
+            case events.WorkerStarted(worker=slot.index):
+                self._begin()
             case events.WorkerEnded(worker=slot.index):
                 slot.ended = event
                 return
@@ -338,17 +347,30 @@ class Supervisor:
                 return
         self._tell(event)
 
+    def _begin(self) -> None:
+        """The first worker is ready: from now on time counts."""
+        if self._began_s is not None:
+            return
+        self._began_s = self._clock.now_s()
+        if self._settings.seconds is not None:
+            now = asyncio.get_running_loop().time()
+            self._deadline = now + self._settings.seconds
+            for slot in self._slots:
+                self._be_patient(slot)
+
     def _hear_garbage(self, slot: _Slot, line: bytes, reason: str) -> None:
         slot.garbage += 1
         if slot.garbage <= GARBAGE_SHOWN_MAX:
             text = f"worker {slot.index} sent a line that is no event ({reason}): {line[:60]!r}"
             self._tell(events.MachineryWarning(text))
 
-    def _bury(self, slot: _Slot, batch: Batch, end: Exit) -> None:
+    async def _bury(self, slot: _Slot, batch: Batch, end: Exit) -> None:
         """Make a finding of a death that the target caused."""
         finding = self._autopsy(batch, end, slot.silent)
         if finding is None:
             return
+        if finding.signature not in self._totals.findings:
+            finding = await self._confirm(finding)
         place = write_finding(self._folder.path, finding)
         if place is None:
             self._tell(events.FindingRepeated(slot.index, finding.signature, slot.starts))
@@ -358,6 +380,16 @@ class Supervisor:
             title=finding.violation.title, path=finding.violation.path, folder=place,
             executions=finding.executions, reliability=finding.reliability,
         ))  # fmt: skip
+
+    async def _confirm(self, finding: Finding) -> Finding:
+        """``finding`` with its reliability, if that can be had in reasonable time."""
+        with suppress(TimeoutError, LoadfuzzError):
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                again = await replay(
+                    finding.target, finding.input, CONFIRMATIONS, wanted=finding.violation
+                )
+            return dataclasses.replace(finding, reliability=(again.reproduced, CONFIRMATIONS))
+        return finding
 
     def _check_disk(self) -> None:
         """Say so when it was the disk that a worker died of.

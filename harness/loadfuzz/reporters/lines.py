@@ -31,7 +31,8 @@ class Lines:
         self._out = out
         self._totals = totals
         self._pace = Pace(clock)
-        self._next_s = 0.0
+        self._next_s = EVERY_S
+        self._begun = False
         self._seeds = 0
 
     def start(self) -> None:
@@ -41,13 +42,15 @@ class Lines:
         """Write what cannot wait."""
         match event:
             case events.CampaignStarted():
-                self._pace.restart()
-                self._next_s = EVERY_S
                 self._say(
                     f"fuzzing {event.target}: {event.engine} engine, "
                     f"{count(event.workers, 'worker')}, seed {event.seed}, "
                     f"{count(event.seeds, 'seed')}, {budget(event)}; folder {event.out}"
                 )
+            case events.WorkerStarted() if not self._begun:
+                self._begun = True
+                self._pace.restart()
+                self._next_s = EVERY_S
             case events.SeedSetAside():
                 self._say_seed(f"seed set aside: {event.name}: {event.reason}")
             case events.SeedRefused():
@@ -63,7 +66,7 @@ class Lines:
 
     def tick(self) -> None:
         """Write the status line, if it is time."""
-        if self._totals.started is None or self._pace.elapsed_s < self._next_s:
+        if not self._begun or self._pace.elapsed_s < self._next_s:
             return
         self._next_s = self._pace.elapsed_s + EVERY_S
         self._say(f"{self._now()}  {status(self._totals, self._pace)}")

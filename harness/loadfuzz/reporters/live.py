@@ -47,7 +47,8 @@ class LiveScreen:
     def handle(self, event: Event) -> None:
         """Remember when it was; draw, if that is due."""
         match event:
-            case events.CampaignStarted():
+            case events.WorkerStarted() if not self._news.begun:
+                self._news.begun = True
                 self._pace.restart()
             case events.CorpusAdded():
                 self._news.corpus_s = self._pace.elapsed_s

@@ -34,6 +34,12 @@ def picture(totals: Totals, pace: Pace, news: "News", width: int) -> RenderableT
     started = totals.started
     if started is None:
         return Text(f"preparing seeds  {duration(pace.elapsed_s)}", style="dim")
+    if not news.begun:
+        return Text(
+            f"starting {count(started.workers, 'worker')} of {started.target}, "
+            f"{started.engine}  {duration(pace.elapsed_s)}",
+            style="dim",
+        )
     parts: list[RenderableType] = [
         _head(totals, pace, width),
         Text(),
@@ -50,11 +56,17 @@ def picture(totals: Totals, pace: Pace, news: "News", width: int) -> RenderableT
 
 
 class News:
-    """When something was last new, on the pace's clock."""
+    """When something was last new, on the pace's clock.
 
-    __slots__ = ("corpus_s", "finding_s")
+    Attributes:
+        begun: the first worker is ready.
+        corpus_s, finding_s: when the last entry or finding came.
+    """
+
+    __slots__ = ("begun", "corpus_s", "finding_s")
 
     def __init__(self) -> None:
+        self.begun = False
         self.corpus_s: float | None = None
         self.finding_s: float | None = None
 

@@ -46,12 +46,14 @@ def summary(totals: Totals, out: Path) -> str:
         lines += ["", f"{count(len(findings), 'finding')} in {out / 'findings'}"]
     for number, finding in enumerate(findings[:FINDINGS_SHOWN], 1):
         done, tries = finding.reliability
-        again = f" (again in {done} of {tries} re-runs)" if tries else ""
-        known = " (known from an earlier run)" if finding.signature in totals.known else ""
+        again = f"; again in {done} of {tries} re-runs" if tries else ""
+        known = ", known from an earlier run" if finding.signature in totals.known else ""
+        where = f" at {finding.path}" if finding.path else ""
+        place = f"{finding.oracle}{where}{again}{known}"
         lines += [
             "",
             f"{number:3}. {shorten(finding.title, WIDTH - 5)}",
-            f"     oracle {finding.oracle}{again}{known}",
+            f"     {shorten(place, WIDTH - 5)}",
             f"     {finding_command(out, finding.folder)}",
         ]
     if len(findings) > FINDINGS_SHOWN:

@@ -4,6 +4,7 @@
 
     input            the stream, byte for byte
     parent           the stream it was made from, when there was one
+    machine          the stream that the target was fitted to, when it was
     finding.json     the manifest: what, where, how, in a versioned format
     report.txt       the same for people, and the command that replays it
 
@@ -18,6 +19,7 @@ from loadfuzz import __version__, codec
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import Execution
 from loadfuzz.findings import Finding, Violation, folder_name
+from loadfuzz.fitting import SEPARATOR, split
 from loadfuzz.inputs import Delivery, Input, digest_of
 from loadfuzz.mutation import Mutation
 from loadfuzz.repro.report import write_report
@@ -28,6 +30,7 @@ FORMAT_VERSION: Final = 1
 
 INPUT: Final = "input"
 PARENT: Final = "parent"
+MACHINE: Final = "machine"
 MANIFEST: Final = "finding.json"
 REPORT: Final = "report.txt"
 FILE_SIZE_MAX: Final = 1 << 26
@@ -95,10 +98,12 @@ def write_finding(out: Path, finding: Finding) -> str | None:
         OSError: nothing was written.
     """
     place = Path("findings", folder_name(finding.signature))
+    name, fitted_to = split(finding.target)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         loadfuzz=__version__,
-        target=finding.target,
+        # The folder must be good anywhere: it has its own copy of that stream.
+        target=f"{name}{SEPARATOR}{MACHINE}" if fitted_to else name,
         signature=finding.signature,
         oracle=finding.violation.oracle,
         violation=finding.violation,
@@ -116,10 +121,12 @@ def write_finding(out: Path, finding: Finding) -> str | None:
     files = {
         INPUT: finding.input.stream,
         MANIFEST: codec.encode_pretty(manifest),
-        REPORT: write_report(finding).encode("utf-8", "backslashreplace"),
+        REPORT: write_report(finding, str(out / place)).encode("utf-8", "backslashreplace"),
     }
     if finding.parent_stream:
         files[PARENT] = finding.parent_stream
+    if fitted_to:
+        files[MACHINE] = Path(fitted_to).read_bytes()
     (out / "findings").mkdir(exist_ok=True)
     return str(place) if write_folder_once(out / place, files) else None
 
@@ -138,8 +145,9 @@ def read_finding(folder: Path) -> Finding:
             f"({len(stream)} bytes, {manifest.size} expected)"
         )
     parent = _read(folder, PARENT) if (folder / PARENT).exists() else b""
+    name, fitted_to = split(manifest.target)
     return Finding(
-        target=manifest.target,
+        target=f"{name}{SEPARATOR}{folder / MACHINE}" if fitted_to else name,
         input=Input(stream, manifest.delivery),
         violation=manifest.violation,
         execution=manifest.execution,

@@ -1,71 +1,67 @@
 """Which bytes of a stream were changed, and a small picture of them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.mutation import Mutation
+from loadfuzz.mutation import Mutation, Splice, splice
 
 ROW: Final = 16
 """Bytes per line: what every hexdump has, and fits 80 columns."""
 CONTEXT_ROWS: Final = 1
 """Lines shown before and behind a change."""
-ROWS_MAX: Final = 12
-"""Lines shown of one picture; a change may be as large as the stream."""
+ROWS_OF_ONE_MAX: Final = 5
+"""Lines shown of one change; it may be as large as the stream."""
+ROWS_MAX: Final = 24
+"""Lines shown of one picture."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Bytes of the child that a mutation left there.
+_WRITTEN: Final = 1
+_REMOVED: Final = 2
 
-    Attributes:
-        start, end: where they are in the child; equal when bytes were removed.
-        removed: how many bytes of the parent were there before.
+
+def changed(mutations: Iterable[Mutation], parent_size: int) -> list[tuple[int, int]]:
+    """Which bytes of the last child were written by any of the mutations.
+
+    Args:
+        mutations: in order.
+        parent_size: of the stream that the first one was applied to, in bytes.
+
+    Returns:
+        Ranges of offsets, ascending; an empty range is where bytes were removed.
+
+    Raises:
+        ValueError: a mutation was recorded for another parent.
     """
-
-    start: int
-    end: int
-    removed: int
-
-
-def changes(mutations: Iterable[Mutation]) -> list[Change]:
-    """Where the changes of all mutations ended up in the last child, ascending.
-
-    A place that a later mutation changed again counts once, as part of that
-    one.
-    """
-    known: list[Change] = []
+    # A stream beside the stream: it is spliced alike, and says of each byte what happened.
+    # One more byte at its end, for what was removed there.
+    marks = bytes(parent_size + 1)
     for mutation in mutations:
-        fresh: list[Change] = []
-        moved = known
-        # From behind, so that positions of what is before stay good.
-        for item in reversed(mutation.splices):
-            grown = len(item.replacement) - (item.end - item.start)
-            start, end = item.start, item.start + len(item.replacement)
-            kept: list[Change] = []
-            for old in moved:
-                if old.start < item.end and item.start < old.end:
-                    # Overlapping: what is left of the old change joins the new one.
-                    start = min(start, old.start)
-                    end = max(end, old.end + grown)
-                elif old.start >= item.end:
-                    kept.append(Change(old.start + grown, old.end + grown, old.removed))
-                else:
-                    kept.append(old)
-            moved = kept
-            fresh = [Change(c.start + grown, c.end + grown, c.removed) for c in fresh]
-            fresh.append(Change(start, end, item.end - item.start))
-        known = _merged(moved + fresh)
-    return known
+        marks = splice(marks, [
+            Splice(item.start, item.end, bytes([_WRITTEN]) * len(item.replacement))
+            for item in mutation.splices
+        ])  # fmt: skip
+        grown = 0
+        noted = bytearray(marks)
+        for item in mutation.splices:
+            if not item.replacement and item.end > item.start:
+                noted[item.start + grown] |= _REMOVED
+            grown += len(item.replacement) - (item.end - item.start)
+        marks = bytes(noted)
+    return _ranges(marks)
 
 
-def _merged(found: list[Change]) -> list[Change]:
-    result: list[Change] = []
-    for change in sorted(found, key=lambda change: (change.start, change.end)):
-        if result and change.start < result[-1].end:
-            last = result.pop()
-            change = Change(last.start, max(last.end, change.end), last.removed + change.removed)
-        result.append(change)
+def _ranges(marks: bytes) -> list[tuple[int, int]]:
+    result: list[tuple[int, int]] = []
+    start = -1
+    for offset, mark in enumerate(marks):
+        if mark & _WRITTEN:
+            start = offset if start < 0 else start
+            continue
+        if start >= 0:
+            result.append((start, offset))
+            start = -1
+        elif mark & _REMOVED:
+            result.append((offset, offset))
     return result
 
 
@@ -81,7 +77,7 @@ def picture(stream: bytes, marked: Sequence[tuple[int, int]]) -> list[str]:
     for start, end in marked:
         first_row = max(start // ROW - CONTEXT_ROWS, 0)
         last_row = min(max(end - 1, start) // ROW + CONTEXT_ROWS, last)
-        wanted.update(range(first_row, min(last_row, first_row + ROWS_MAX) + 1))
+        wanted.update(range(first_row, min(last_row, first_row + ROWS_OF_ONE_MAX - 1) + 1))
     lines: list[str] = []
     previous = -1
     for row in sorted(wanted)[:ROWS_MAX]:

@@ -1,12 +1,13 @@
 """``report.txt``: a finding as a person wants to read it."""
 
 import shlex
-from textwrap import indent, wrap
+from textwrap import wrap
 from typing import Final
 
 from loadfuzz.execution import Execution
-from loadfuzz.findings import Finding, folder_name
-from loadfuzz.repro.hexdump import changes, picture
+from loadfuzz.findings import Finding
+from loadfuzz.repro.hexdump import changed, picture
+from loadfuzz.wording import count, printable
 
 WIDTH: Final = 79
 """Columns of the text: it is read in terminals and in bug trackers."""
@@ -23,8 +24,13 @@ def replay_command(folder: str) -> str:
     return f"loadfuzz replay {shlex.quote(folder)}"
 
 
-def write_report(finding: Finding) -> str:
-    """The text of ``report.txt``."""
+def write_report(finding: Finding, folder: str) -> str:
+    """The text of ``report.txt``.
+
+    Args:
+        finding: what it tells of.
+        folder: where it is put.
+    """
     violation = finding.violation
     done, tries = finding.reliability
     lines = [
@@ -44,14 +50,13 @@ def write_report(finding: Finding) -> str:
     lines += ["", *_block("expected", violation.expected), *_block("actual", violation.actual)]
     lines += ["", "What the loader did", "", *_execution(finding.execution)]
     lines += ["", "What was changed", "", *_mutations(finding)]
-    folder = f"FOLDER/findings/{folder_name(finding.signature)}"
     lines += [
         "", "To see it again", "",
-        f"   {replay_command('.')}",
-        "", f"   in this folder, or from anywhere: loadfuzz replay {folder}",
+        f"   {replay_command(folder)}",
+        f"   {replay_command('.')}     (in this folder, wherever it is now)",
         "",
     ]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(printable(line).rstrip() for line in lines)
 
 
 def _cut(text: str) -> str:
@@ -71,7 +76,7 @@ def _execution(execution: Execution) -> list[str]:
     depth = execution.depth.name.lower().replace("_", " ")
     lines = [f"   {execution.kind}, came as far as: {depth}, {execution.cpu_s:.3f} s of CPU"]
     if execution.refusal is not None:
-        lines.append(indent(_cut(execution.refusal.text), "   "))
+        lines += [f"   {line}" for line in wrap(_cut(execution.refusal.text), WIDTH - 3)]
     if execution.escape is not None:
         escape = execution.escape
         lines.append(f"   {escape.type_name}: {_cut(escape.message)}")
@@ -98,8 +103,12 @@ def _mutations(finding: Finding) -> list[str]:
         lines.append(f"   {mutation.operator}{where}")
         if mutation.old or mutation.new:
             lines.append(f"      {_cut(mutation.old) or '-'}  ->  {_cut(mutation.new) or '-'}")
-    found = changes(finding.mutations)
-    total = sum(change.end - change.start for change in found)
-    lines += ["", f"   {total} bytes of the input are not as they were:"]
-    lines += picture(stream, [(change.start, change.end) for change in found])
+    try:
+        found = changed(finding.mutations, len(finding.parent_stream))
+    except ValueError:
+        # The engine did not keep the parent; what was changed is still told above.
+        return lines
+    total = sum(end - start for start, end in found)
+    lines += ["", f"   {count(total, 'byte')} of the input can differ from it:"]
+    lines += picture(stream, found)
     return lines

@@ -1,0 +1,224 @@
+"""``loadfuzz replay``: does it happen again?"""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loadfuzz.cli.params import number_within
+from loadfuzz.errors import UsageError
+from loadfuzz.exitcodes import ExitCode
+
+if TYPE_CHECKING:
+    from loadfuzz.findings import Finding, Violation
+    from loadfuzz.inputs import Input
+    from loadfuzz.repro.again import Run
+    from loadfuzz.repro.replay import Replayed
+
+RUNS_DEFAULT = 5
+RUNS_MAX = 1000
+TARGET_DEFAULT = "reference"
+
+_HELP = """\
+Run the finding in FOLDER again, or any stream in a file, and say what happens.
+
+Each run has a fresh loader, in a process that is not this one. A finding
+reproduces when the same oracle says the same about the same place.
+
+\b
+Examples:
+  loadfuzz replay loadfuzz-out/planted-001/findings/NAME
+  loadfuzz replay FOLDER -n 50           how reliable is it?
+  loadfuzz replay FOLDER --target mine   does my loader do it too?
+  loadfuzz replay vm.bin                 what do the oracles say of a stream?
+
+\b
+Exit codes:
+  0  it did not happen   2  FOLDER is no finding; says why
+  1  it happened         3  the target cannot be run
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is to be run.
+
+    Attributes:
+        target: name of the target.
+        item: the input.
+        finding: it belongs to, ``None`` for a mere stream.
+    """
+
+    target: str
+    item: "Input"
+    finding: "Finding | None"
+
+
+@click.command(name="replay", help=_HELP)
+@click.argument("path", metavar="FOLDER|FILE", type=click.Path(path_type=Path))
+@click.option("--target", metavar="NAME", help="Run it there (default: where it was found).")
+@click.option(
+    "-n",
+    "--runs",
+    type=number_within(1, RUNS_MAX),
+    default=str(RUNS_DEFAULT),
+    metavar="N",
+    help=f"How often (default: {RUNS_DEFAULT}).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def command(path: Path, target: str | None, runs: int, as_json: bool) -> int:
+    """See the help text above."""
+    # Late, so that --help waits for none of it.
+    from loadfuzz.plugins import check_target_name
+    from loadfuzz.repro.replay import replay
+
+    subject = _read(path, target)
+    check_target_name(subject.target)
+    wanted = subject.finding.violation if subject.finding is not None else None
+    if not as_json:
+        _print_head(path, subject)
+    printer = _Printer(wanted)
+    replayed = asyncio.run(
+        replay(
+            subject.target,
+            subject.item,
+            runs,
+            wanted=wanted,
+            tell=(lambda run: None) if as_json else printer,
+        )
+    )
+    if as_json:
+        _print_json(path, subject, replayed)
+    else:
+        what = "reproduced" if wanted is not None else "an oracle objected"
+        print(f"\n{what} {replayed.reproduced}/{len(replayed.runs)}")
+    return ExitCode.FINDINGS if replayed.reproduced else ExitCode.CLEAN
+
+
+def _read(path: Path, target: str | None) -> Subject:
+    from loadfuzz.inputs import Input
+    from loadfuzz.repro.folder import MANIFEST, read_finding
+
+    if path.name == MANIFEST and path.is_file():
+        path = path.parent
+    if path.is_dir():
+        if (path / "campaign.json").is_file():
+            raise UsageError(f"{path} is a campaign; replay one of its findings: {_some(path)}")
+        finding = read_finding(path)
+        return Subject(target or finding.target, finding.input, finding)
+    return Subject(target or TARGET_DEFAULT, Input(_read_stream(path)), None)
+
+
+def _some(campaign: Path) -> str:
+    try:
+        names = sorted(os.listdir(campaign / "findings"))
+    except OSError:
+        names = []
+    if not names:
+        return "it has none"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(str(campaign / "findings" / name) for name in names[:3]) + more
+
+
+def _read_stream(path: Path) -> bytes:
+    from loadfuzz.campaign.seeding import BadSeed, read_regular
+    from loadfuzz.inputs import STREAM_SIZE_MAX
+
+    found = read_regular(path, STREAM_SIZE_MAX)
+    if isinstance(found, BadSeed):
+        raise UsageError(f"{found.name} {found.reason}")
+    stream, size = found
+    if size > STREAM_SIZE_MAX:
+        raise UsageError(f"{path} has {size:,} bytes; inputs have at most {STREAM_SIZE_MAX:,}")
+    return stream
+
+
+def _print_head(path: Path, subject: Subject) -> None:
+    from loadfuzz.wording import printable
+
+    print(f"{path}: {len(subject.item.stream)} bytes, on target {subject.target}")
+    if subject.finding is not None:
+        violation = subject.finding.violation
+        place = f" at {violation.path}" if violation.path else ""
+        print(f"looking for: {printable(f'{violation.oracle}{place}: {violation.title}')}")
+    print()
+
+
+class _Printer:
+    """Prints each run; equal ones in a row only as a number."""
+
+    def __init__(self, wanted: "Violation | None") -> None:
+        self._wanted = wanted
+        self._last: list[str] = []
+
+    def __call__(self, run: "Run") -> None:
+        from loadfuzz.repro.replay import shows
+
+        lines = _lines_of(run)
+        mark = "again" if shows(run, self._wanted) else "not"
+        if self._wanted is None:
+            mark = "objection" if run.violations else "fine"
+        if lines == self._last:
+            print(f"run {run.number + 1}: {mark}: the same", flush=True)
+            return
+        self._last = lines
+        print(f"run {run.number + 1}: {mark}: {lines[0]}")
+        for line in lines[1:]:
+            print(f"  {line}")
+        print(end="", flush=True)
+
+
+def _lines_of(run: "Run") -> list[str]:
+    from loadfuzz.wording import printable
+
+    depth = run.depth.name.lower().replace("_", " ")
+    text = f": {run.text}" if run.text else ""
+    lines = [f"{run.kind} (as far as: {depth}){text}"]
+    for violation in run.violations:
+        place = f" at {violation.path}" if violation.path else ""
+        lines += [
+            f"{violation.oracle}{place}: {violation.title}",
+            f"  expected {violation.expected}",
+            f"  actual   {violation.actual}",
+        ]
+    lines += [f"warning: {fault}" for fault in run.faults]
+    return [printable(line) for line in lines]
+
+
+def _print_json(path: Path, subject: Subject, replayed: "Replayed") -> None:
+    from loadfuzz import codec
+
+    finding = subject.finding
+    result = {
+        "path": str(path),
+        "target": subject.target,
+        "input": subject.item.digest,
+        "size": len(subject.item.stream),
+        "signature": finding.signature if finding is not None else None,
+        "runs": len(replayed.runs),
+        "reproduced": replayed.reproduced,
+        "results": [
+            {
+                "kind": run.kind.value,
+                "depth": run.depth.name.lower(),
+                "text": run.text,
+                "violations": [
+                    {
+                        "oracle": violation.oracle,
+                        "signature": violation.signature,
+                        "title": violation.title,
+                        "expected": violation.expected,
+                        "actual": violation.actual,
+                        "path": violation.path,
+                    }
+                    for violation in run.violations
+                ],
+                "faults": list(run.faults),
+            }
+            for run in replayed.runs
+        ],
+    }
+    print(codec.encode(result).decode())

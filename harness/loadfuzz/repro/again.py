@@ -1,0 +1,169 @@
+"""Runs one input again, in a process of its own: ``python -m loadfuzz.repro.again REQUEST.json``.
+
+Each run has a loader that was opened for it, and every oracle looks at it.  One
+line per run; when the target takes the process along, what a worker leaves
+behind is left here too, so that the death is the same finding as before.
+"""
+
+import faulthandler
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadfuzz import codec
+from loadfuzz.abc import Oracle, Target
+from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.channel import Channel
+from loadfuzz.engines.judging import alarm_of
+from loadfuzz.engines.last_input import STACK_NAME, LastInput
+from loadfuzz.engines.worker import ADDRESS_SPACE_EXTRA
+from loadfuzz.errors import LoadfuzzError
+from loadfuzz.execution import Depth, ExitKind
+from loadfuzz.executors.guard import SubjectError
+from loadfuzz.executors.inprocess import InProcessExecutor
+from loadfuzz.executors.trial import LoadTrial
+from loadfuzz.executors.watchdog import Watchdog
+from loadfuzz.findings import Violation
+from loadfuzz.inputs import Delivery, Input
+from loadfuzz.oracles import ALL
+from loadfuzz.plugins import load_target
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        target: its name.
+        stream, delivery: the input.
+        first, last: numbers of the first run and the one behind the last.
+        folder: for what is left behind by a death.
+    """
+
+    target: str
+    stream: bytes
+    delivery: Delivery
+    first: int
+    last: int
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run came to.
+
+    Attributes:
+        number: of the run.
+        kind: how the load ended.
+        depth: how deep it came.
+        text: of the refusal or escape, "" when accepted.
+        violations: what the oracles said.
+        faults: oracles that failed, which says nothing about the target.
+    """
+
+    number: int
+    kind: ExitKind
+    depth: Depth
+    text: str
+    violations: tuple[Violation, ...]
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A line of ours: a run, or why there can be none."""
+
+    run: Run | None = None
+    failure: str = ""
+
+
+def run_once(target: Target, watchdog: Watchdog, item: Input, number: int) -> Run:
+    """Run ``item`` in a fresh loader and have it judged.
+
+    Raises:
+        InfraError: the target has no working loader.
+    """
+    trial = InProcessExecutor(target, watchdog).execute(item)
+    violations: list[Violation] = []
+    faults: list[str] = []
+    for oracle in ALL:
+        try:
+            violation = _ask(oracle, trial)
+        except Exception as error:
+            faults.append(f"oracle {oracle.name}: {type(error).__name__}: {error}")
+            continue
+        if violation is not None:
+            violations.append(violation)
+    execution = trial.execution
+    text = ""
+    if execution.refusal is not None:
+        text = execution.refusal.text
+    elif execution.escape is not None:
+        text = f"{execution.escape.type_name}: {execution.escape.message}"
+    return Run(number, execution.kind, execution.depth, text, tuple(violations), tuple(faults))
+
+
+def _ask(oracle: Oracle, trial: LoadTrial) -> Violation | None:
+    try:
+        return oracle.judge(trial)
+    except SubjectError as error:
+        return alarm_of(oracle, error)
+
+
+def run_all(request: Request, channel: Channel) -> None:
+    """All runs of a request.
+
+    Raises:
+        LoadfuzzError: the target cannot be imported or opened.
+    """
+    item = Input(request.stream, request.delivery)
+    batch = Batch(request.target, Engine.NATIVE, request.folder, 0, 0, None, None)
+    target = load_target(request.target)
+    with (
+        LastInput(Path(request.folder), batch) as last_input,
+        _guarded(Path(request.folder)),
+        Watchdog(batch.load_timeout_s) as watchdog,
+    ):
+        for number in range(request.first, request.last):
+            last_input.begin(item.stream, number)
+            run = run_once(target, watchdog, item, number)
+            last_input.end()
+            channel.send(codec.encode(Answer(run)) + b"\n")
+
+
+@contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """The limits and the stack of a worker, so that what happened there happens here."""
+    with (folder / "worker-0" / STACK_NAME).open("wb") as stack:
+        faulthandler.enable(stack, all_threads=False)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + ADDRESS_SPACE_EXTRA
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point of the process."""
+    channel = Channel()
+    request = codec.decode(Path(arguments[0]).read_bytes(), Request)
+    try:
+        run_all(request, channel)
+    except LoadfuzzError as error:
+        channel.send(codec.encode(Answer(failure=str(error))) + b"\n")
+    except OSError as error:
+        text = f"running again failed: {os.strerror(error.errno or 0)}; check the temporary folder"
+        channel.send(codec.encode(Answer(failure=text)) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
