@@ -158,7 +158,7 @@ def is_inside(file: str) -> bool:
     """Whether ``file`` is a plain path below a folder, whatever the system."""
     path = PurePosixPath(file)
     return (
-        file != ""
+        path.parts != ()
         and "\\" not in file
         and "\0" not in file
         and str(path) == file
