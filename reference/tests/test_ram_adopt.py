@@ -104,6 +104,14 @@ def test_a_stream_without_parts_has_nothing_pending() -> None:
     assert saved(adopt(sections)) == sections
 
 
+def test_a_round_too_many_sends_nothing_that_belongs_to_the_end() -> None:
+    ram = adopt(STREAM)
+    rounds = [written(ram_save_setup, ram)]
+    rounds += [written(ram_save_iterate, ram) for _ in range(3)]
+    rounds.append(written(ram_save_complete, ram))
+    assert rounds == [*STREAM[:3], EOS, STREAM[3]]
+
+
 def test_a_schedule_tells_the_runs_of_each_section() -> None:
     ram = adopt(STREAM)
     assert ram.schedule is not None

@@ -176,6 +176,9 @@ def test_nothing_is_kept_where_nothing_is_stored() -> None:
     assert memory.read(SMALL, 3) == bytes(3)
     assert memory.page_list(7, 2) == [bytes(SMALL)] * 2
     assert memory.zero_pages(0, 2) == [0, 1]
+    assert memory.digest(1 << 60) == NoMemory(SMALL, 0).digest(0)
+    memory.stage()
+    memory.commit()
     memory.mark_dirty(0, 4)
     memory.mark_clean(0, 4)
     assert memory.dirty_count(1 << 50) == 0

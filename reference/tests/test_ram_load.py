@@ -322,6 +322,21 @@ def test_the_seed_continues_the_block_of_an_earlier_load() -> None:
         assert refusal(CONTINUES, ram=ram).reason == "CONTINUE before any block was named"
 
 
+def test_the_last_block_survives_staged_loads_where_it_survives_at_all() -> None:
+    survives = replace(STRICT, name="one", ram_block_survives_loads=True)
+    ram = small_ram()
+    ram.stage()
+    load(ram, named(0, 0x02) + b"\0" + EOS, profile=survives)
+    ram.commit()
+    ram.stage()
+    load(ram, CONTINUES, profile=survives)
+    ram.rollback()
+    load(ram, named(0, 0x02, "b") + b"\0" + EOS, profile=survives)
+    ram.stage()
+    assert refusal(CONTINUES, ram=ram, profile=survives).path == ("b", "page 0x400")
+    ram.rollback()
+
+
 def test_the_seed_forgets_the_block_after_a_name_it_does_not_find() -> None:
     ram = small_ram()
     load(ram, named(0, 0x02) + b"\0" + EOS, profile=SEED)
@@ -443,6 +458,46 @@ def test_each_page_and_the_end_of_a_section_are_traced_as_qemu_does() -> None:
     with pytest.raises(LoadError):
         ram_load(f, ram, 4)
     assert str(trace.events[-1]) == "ram_load_complete exit_code -5 seq iteration 2"
+
+
+def test_sections_are_counted_over_all_loads_but_those_taken_back() -> None:
+    ram = small_ram()
+    for keep, number in [(True, 1), (True, 2), (False, 3), (True, 3)]:
+        trace = TraceLog()
+        ram.stage()
+        ram_load(QEMUFileReader(EOS, trace=trace), ram, 4)
+        assert trace.named("ram_load_complete") == [(0, number)]
+        ram.commit() if keep else ram.rollback()
+
+
+def test_staging_is_begun_once_and_ended_once() -> None:
+    ram = small_ram()
+    for end in (ram.commit, ram.rollback):
+        with pytest.raises(RuntimeError):
+            end()
+        ram.stage()
+        with pytest.raises(RuntimeError):
+            ram.stage()
+        end()
+
+
+def test_a_rolled_back_list_leaves_lengths_and_dirty_maps() -> None:
+    ram = small_ram()
+    block = ram.blocks[0]
+    block.memory.mark_clean(0, 6)
+    before = ram.digest()
+    ram.stage()
+    load(ram, word(6 * PAGE | 4) + entry("a", 6 * PAGE) + EOS)
+    assert block.used_length == 6 * PAGE
+    ram.rollback()
+    assert ram.digest() == before
+    ram.stage()
+    ram.commit()
+    assert block.memory.dirty_count(6) == 0
+    ram.stage()
+    load(ram, word(6 * PAGE | 4) + entry("a", 6 * PAGE) + EOS)
+    ram.commit()
+    assert block.memory.dirty_count(6) == 6
 
 
 def machine_with_ram(fill: bytes) -> tuple[Machine, RAMState]:

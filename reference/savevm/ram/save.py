@@ -88,8 +88,10 @@ def ram_save_iterate(f: QEMUFileWriter, opaque: Opaque) -> int:
     outgoing = ram.outgoing
     sender = SectionSender(f, outgoing, ram.page_size)
     if outgoing.schedule is not None:
-        _send_scheduled_section(sender, ram)
-        done = outgoing.next_section >= len(outgoing.schedule.sections) - 1
+        last = len(outgoing.schedule.sections) - 1
+        if outgoing.next_section < last:
+            _send_scheduled_section(sender, ram)
+        done = outgoing.next_section >= last
     else:
         outgoing.last_sent_block = None
         _send_dirty(sender, f, ram, ram.pages_per_iterate)
@@ -210,9 +212,8 @@ def _send_scheduled_section(sender: SectionSender, ram: "RAMState") -> None:
     outgoing = ram.outgoing
     schedule = outgoing.schedule
     assert schedule is not None
-    if outgoing.next_section < len(schedule.sections):
-        for run in schedule.sections[outgoing.next_section]:
-            _send_scheduled_run(sender, ram, run)
+    for run in schedule.sections[outgoing.next_section]:
+        _send_scheduled_run(sender, ram, run)
     outgoing.next_section += 1
 
 
