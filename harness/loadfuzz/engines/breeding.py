@@ -1,0 +1,129 @@
+"""Makes children: the parent's tree from the cache, the draws from one source.
+
+Theory of operation.  A tree costs many loads, so it is made once per parent and
+kept, and making trees has a budget: every child earns a part of its size, every
+new tree costs the size of its stream.  A parent that cannot be afforded lends
+its parts to the parent before it instead; since trees are kept, its turn comes.
+
+Total: whatever happens inside an operator, a child comes out.  Atheris hangs
+forever when a Python mutator raises or returns too much, and one bad operator
+must not end a campaign of any engine.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from loadfuzz.abc import Mutable, Target
+from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
+from loadfuzz.executors.documents import Documents
+from loadfuzz.mutators.stack import MutationStack
+from loadfuzz.places import Places
+from loadfuzz.rng import Rng
+
+EARNED: Final = 64
+"""One byte in so many is earned: on the reference a tree costs some ten loads,
+so that making trees stays well below the cost of the loads themselves."""
+
+CREDIT_MAX: Final = 1 << 18
+"""Bytes of streams whose trees may be made in advance, and the credit to begin
+with: the seeds of a campaign get theirs at once."""
+
+
+class Breeder:
+    """Makes one child after another.
+
+    Args:
+        target: parses.
+        documents: trees of parents.
+        stack: the operators.
+        rng: decides everything.
+        size_max: no child is longer; may be raised later.
+        fault: hears what went wrong in an operator.
+    """
+
+    __slots__ = (
+        "_barren",
+        "_credit",
+        "_documents",
+        "_fault",
+        "_last",
+        "_rng",
+        "_stack",
+        "_target",
+        "size_max",
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        documents: Documents,
+        stack: MutationStack,
+        rng: Rng,
+        size_max: int,
+        fault: Callable[[str, BaseException], None],
+    ) -> None:
+        self._target = target
+        self._documents = documents
+        self._stack = stack
+        self._rng = rng
+        self._fault = fault
+        self._credit = CREDIT_MAX
+        self._last: bytes | None = None
+        self._barren: Places | None = None
+        self.size_max = size_max
+
+    def child(
+        self, parent: bytes, donor: bytes, size_max: int | None = None
+    ) -> tuple[bytes, Lineage]:
+        """A changed stream, and how it was changed.
+
+        Args:
+            parent: any bytes.
+            donor: another stream to take parts from.
+            size_max: a smaller bound for this child.
+
+        Returns:
+            The child and its lineage, which names the parent it really has; the
+            parent, cut to size, where no operator found a place or one failed.
+        """
+        bound = self.size_max if size_max is None else min(size_max, self.size_max)
+        try:
+            return self._child(parent, donor, bound)
+        except Exception as error:
+            self._fault("mutating", error)
+        return parent[:bound], NO_LINEAGE
+
+    def _child(self, parent: bytes, donor: bytes, bound: int) -> tuple[bytes, Lineage]:
+        known = parent in self._documents
+        if not known and not self._affords(parent) and self._last is not None:
+            parent, donor = self._last, parent
+        places = self._documents.places(parent)
+        self._last = parent
+
+        def again(stream: bytes) -> Mutable:
+            if len(stream) == len(parent):
+                # Every span is where it was; what a leaf says of its old value is not used.
+                return Mutable(stream, places, donor, bound)
+            if self._affords(stream):
+                return Mutable(stream, Places(self._target.parse(stream)), donor, bound)
+            return Mutable(stream, self._no_places(), donor, bound)
+
+        subject = Mutable(parent, places, donor, bound)
+        child, mutations = self._stack.child(subject, self._rng, again)
+        if len(child) > bound:
+            raise ValueError(f"a child of {len(child)} bytes where {bound} are allowed")
+        self._credit = min(self._credit + len(child) // EARNED, CREDIT_MAX)
+        return child, Lineage(parent, mutations)
+
+    def _affords(self, stream: bytes) -> bool:
+        # Debts are allowed, or a stream longer than the credit would never get its turn.
+        if self._credit <= 0:
+            return False
+        self._credit -= len(stream)
+        return True
+
+    def _no_places(self) -> Places:
+        """For operators on raw bytes, which need none."""
+        if self._barren is None:
+            self._barren = Places(self._target.parse(b""))
+        return self._barren

@@ -1,0 +1,235 @@
+"""From a trial to findings: asks the oracles, tells new alarms from known ones,
+confirms, writes, announces.
+
+Theory of operation.  Cheap oracles see every execution, dear ones everything
+new and one in so many of the rest.  The first alarm of each signature is
+confirmed by running its input again in loaders opened for that purpose; how
+often it rang again is its reliability.  The finding is complete on disk before
+anyone hears of it.  Later alarms of the same signature are only counted.
+
+An oracle that fails is our own fault: it is reported as a warning and never
+becomes a finding.  A target that fails while an oracle looks closer (it cannot
+save what it accepted) is the target's fault: that is an alarm of this oracle.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from loadfuzz.abc import Cost, Oracle, Trial
+from loadfuzz.campaign.batch import Batch
+from loadfuzz.engines.lineage import Lineage
+from loadfuzz.engines.tally import Tally
+from loadfuzz.events import Event, FindingAnnounced, FindingRepeated, MachineryWarning
+from loadfuzz.execution import ExitKind
+from loadfuzz.executors.guard import SubjectError, frames_of
+from loadfuzz.executors.inprocess import InProcessExecutor
+from loadfuzz.executors.trial import LoadTrial
+from loadfuzz.findings import Finding, Violation
+from loadfuzz.inputs import Input
+
+CONFIRMATIONS: Final = 3
+"""Re-runs of the first input of each signature."""
+
+SUSPICION_SHARE: Final = 4
+"""A load is suspected of a hang after this part of its CPU limit, so that a
+target that hangs often does not use up the campaign; the re-run that confirms
+it has all of the limit, so that a load that was only slow is no finding."""
+
+SIGNATURES_MAX: Final = 1000
+"""Signatures that one worker confirms and writes; an oracle that calls every
+alarm by another name must not fill the disk."""
+
+FAULTS_MAX: Final = 20
+"""Different faults of our own that are reported in full."""
+
+Emit: TypeAlias = Callable[[Event], None]
+WriteFinding: TypeAlias = Callable[[Path, Finding], str | None]
+
+
+class Judge:
+    """Judges the trials of one worker.
+
+    Args:
+        batch: of the worker.
+        oracles: all that are to be asked.
+        tally: where it is counted how often each was.
+        emit: hears of findings.
+        write: keeps a finding, see :func:`loadfuzz.repro.folder.write_finding`.
+        open_executor: makes an executor with loaders of its own.
+
+    Attributes:
+        findings: signatures that this worker announced, in order.
+        faults: times that an oracle failed.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        oracles: Sequence[Oracle],
+        tally: Tally,
+        emit: Emit,
+        write: WriteFinding,
+        open_executor: Callable[[], InProcessExecutor],
+    ) -> None:
+        self._batch = batch
+        self._cheap = tuple(oracle for oracle in oracles if oracle.cost is Cost.CHEAP)
+        self._dear = tuple(oracle for oracle in oracles if oracle.cost is not Cost.CHEAP)
+        self._dear_share = max(batch.dear_share, 1)
+        self._tally = tally
+        self._emit = emit
+        self._write = write
+        self._open_executor = open_executor
+        self._out = Path(batch.out)
+        self._seen: dict[str, int] = {}
+        self._fault_texts: set[str] = set()
+        self._hangs: set[str] = set()
+        self._until_dear = self._dear_share
+        self.findings: list[str] = []
+        self.faults = 0
+        for oracle in (*self._cheap, *self._dear):
+            tally.judged[oracle.name] = 0
+
+    def settle(self, trial: LoadTrial) -> LoadTrial:
+        """What a trial that was interrupted really came to: itself if a re-run
+        with the whole CPU limit does not end either, else that re-run."""
+        escape = trial.execution.escape
+        place = escape.frames[-1].rpartition(":")[0] if escape and escape.frames else ""
+        if place in self._hangs:
+            return trial
+        try:
+            executor = self._open_executor()
+            executor.allow(SUSPICION_SHARE)
+            try:
+                again = executor.execute(trial.input)
+            finally:
+                executor.allow(1)
+        except Exception as error:
+            self.fault("confirming a hang", error)
+            return trial
+        if again.execution.kind is ExitKind.TIMED_OUT:
+            if len(self._hangs) < SIGNATURES_MAX:
+                self._hangs.add(place)
+            return trial
+        return again
+
+    def judge(self, trial: Trial, *, new: bool, lineage: Lineage) -> int:
+        """Ask the oracles about a trial.
+
+        Args:
+            trial: still current at its executor.
+            new: feedback calls it new.
+            lineage: of its input.
+
+        Returns:
+            How many of them raised an alarm.
+        """
+        alarms = 0
+        judged = self._tally.judged
+        for oracle in self._cheap:
+            judged[oracle.name] += 1
+            violation = self._ask(oracle, trial)
+            if violation is not None:
+                alarms += 1
+                self._handle(oracle, violation, trial, lineage)
+        self._until_dear -= 1
+        if new or self._until_dear <= 0:
+            if self._until_dear <= 0:
+                self._until_dear = self._dear_share
+            for oracle in self._dear:
+                judged[oracle.name] += 1
+                violation = self._ask(oracle, trial)
+                if violation is not None:
+                    alarms += 1
+                    self._handle(oracle, violation, trial, lineage)
+        return alarms
+
+    def fault(self, what: str, error: BaseException) -> None:
+        """Report a failure of our own, each kind once."""
+        self.faults += 1
+        where = " < ".join(reversed(frames_of(error.__traceback__)))
+        text = f"{what} failed with {type(error).__name__}: {error}"[:500]
+        key = f"{what} {type(error).__name__} {where}"
+        if key not in self._fault_texts and len(self._fault_texts) < FAULTS_MAX:
+            self._fault_texts.add(key)
+            self._emit(MachineryWarning(f"worker {self._batch.worker}: {text} ({where})"))
+
+    def _ask(self, oracle: Oracle, trial: Trial) -> Violation | None:
+        try:
+            return oracle.judge(trial)
+        except SubjectError as error:
+            return alarm_of(oracle, error)
+        except Exception as error:
+            self.fault(f"oracle {oracle.name}", error)
+            return None
+
+    def _handle(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
+        signature = violation.signature
+        times = self._seen.get(signature, 0) + 1
+        if times == 1 and len(self._seen) >= SIGNATURES_MAX:
+            return
+        self._seen[signature] = times
+        if times == 1:
+            self._keep(oracle, violation, trial, lineage)
+        elif times & (times - 1) == 0:
+            self._emit(FindingRepeated(self._batch.worker, signature, times))
+
+    def _keep(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
+        batch = self._batch
+        executions = self._tally.executions
+        finding = Finding(
+            target=batch.target,
+            input=trial.input,
+            violation=violation,
+            execution=trial.execution,
+            parent=lineage.parent_digest,
+            parent_stream=lineage.parent or b"",
+            mutations=lineage.mutations,
+            seed=batch.seed,
+            worker=batch.worker,
+            executions=executions,
+            reliability=self._reliability(oracle, violation.signature, trial.input),
+        )
+        folder = self._write(self._out, finding)
+        if folder is None:
+            # Another worker, or an earlier run, has it already.
+            self._emit(FindingRepeated(batch.worker, finding.signature, 1))
+            return
+        self.findings.append(finding.signature)
+        self._emit(
+            FindingAnnounced(
+                batch.worker,
+                finding.signature,
+                violation.oracle,
+                violation.title,
+                violation.path,
+                folder,
+                executions,
+                finding.reliability,
+            )
+        )
+
+    def _reliability(self, oracle: Oracle, signature: str, item: Input) -> tuple[int, int]:
+        again = 0
+        for _ in range(CONFIRMATIONS):
+            try:
+                trial = self._open_executor().execute(item)
+            except Exception as error:
+                self.fault("confirming a finding", error)
+                continue
+            violation = self._ask(oracle, trial)
+            again += violation is not None and violation.signature == signature
+        return again, CONFIRMATIONS
+
+
+def alarm_of(oracle: Oracle, error: SubjectError) -> Violation:
+    """The alarm that a target raises by failing while ``oracle`` looks closer."""
+    where = error.escape.frames[-1].rpartition(":")[0] if error.escape.frames else "unknown"
+    said = f"{error.escape.type_name}: {error.escape.message}"
+    return Violation(
+        oracle.name,
+        f"{error.doing}, {said} left the target at {where}",
+        f"{error.doing} succeeds",
+        " < ".join((said, *reversed(error.escape.frames))),
+        f"{error.doing}/{error.escape.type_name} at {where}",
+    )

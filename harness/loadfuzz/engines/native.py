@@ -1,0 +1,118 @@
+"""Our own loop: novelty of trace events and verdicts as feedback.
+
+Needs nothing but Python.  With one worker and a budget in executions it is
+deterministic: the same seed and the same corpus give the same events.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from loadfuzz.engines.breeding import Breeder
+from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
+from loadfuzz.engines.schedule import Entry, Schedule
+from loadfuzz.engines.session import Session, child_size_max
+from loadfuzz.errors import InfraError
+from loadfuzz.events import MachineryWarning
+from loadfuzz.feedback.novelty import Observation
+from loadfuzz.mutators.stack import MutationStack
+from loadfuzz.rng import Rng
+from loadfuzz.storage import Corpus, CorruptEntryError, explain
+
+SHARE_EXECUTIONS: Final = 2048
+"""Executions between two looks for what other workers added: some seconds."""
+
+
+class NativeEngine:
+    """The loop of one worker.
+
+    Args:
+        session: runs and judges.
+        rng: decides everything that chance decides.
+    """
+
+    def __init__(self, session: Session, rng: Rng) -> None:
+        self._session = session
+        self._rng = rng.child("schedule")
+        self._breeder = Breeder(
+            session.target,
+            session.documents,
+            MutationStack.default(rng.child("swarm")),
+            rng.child("mutation"),
+            child_size_max(0),
+            session.judge.fault,
+        )
+        self._corpus = Corpus(Path(session.batch.out) / "corpus")
+        self._schedule = Schedule(session.novelty)
+        self._known: set[str] = set()
+
+    def run(self) -> str:
+        """Fuzz until the budget is used up; returns why it ended.
+
+        Raises:
+            InfraError: the corpus cannot be used, or the target has no working
+                loader any more.
+        """
+        try:
+            return self._take_in() or self._loop()
+        except OSError as error:
+            raise explain(error, f"using the corpus {self._corpus.folder}") from error
+
+    def _loop(self) -> str:
+        session, schedule, breeder = self._session, self._schedule, self._breeder
+        if not len(schedule):
+            raise InfraError(f"no stream to start from in {self._corpus.folder}; give seeds")
+        # With a budget in executions the run has to be the same every time, so what others
+        # add at their own pace must not be seen.
+        shares = session.batch.executions is None
+        while True:
+            parent = schedule.draw(self._rng).stream
+            child, lineage = breeder.child(parent, self._rng.choice(schedule.entries).stream)
+            session.tally.applied(lineage.mutations)
+            self._keep(child, session.run(child, lineage), lineage)
+            reason = session.ended()
+            if not reason and shares and session.tally.executions % SHARE_EXECUTIONS == 0:
+                reason = self._take_in()
+            if reason:
+                return reason
+
+    def _keep(self, stream: bytes, seen: Observation, lineage: Lineage) -> None:
+        """Add what is new, or smaller than what stood for the same behaviour."""
+        old = None
+        if not seen.new:
+            old = self._schedule.smaller(seen.features, len(stream))
+            if old is None:
+                return
+        digest = self._corpus.add(stream)
+        if digest is None:
+            return
+        self._known.add(digest)
+        if old is not None:
+            (self._corpus.folder / old.digest).unlink(missing_ok=True)
+            old.stream, old.digest = stream, digest
+            self._session.corpus_size -= 1
+        else:
+            self._schedule.add(Entry(stream, digest, seen.features, seen.accepted, ours=True))
+        self._session.added_entry(digest, len(stream), lineage.operators)
+
+    def _take_in(self) -> str:
+        """Run and take in what is in the corpus and was not seen before."""
+        session = self._session
+        for digest in list(self._corpus.digests()):
+            if digest in self._known:
+                continue
+            self._known.add(digest)
+            try:
+                stream = self._corpus.read(digest)
+            except FileNotFoundError:
+                continue  # its worker found a smaller one just now
+            except CorruptEntryError as error:
+                session.emit(MachineryWarning(str(error)))
+                continue
+            self._breeder.size_max = max(self._breeder.size_max, child_size_max(len(stream)))
+            seen = session.run(stream, NO_LINEAGE)
+            self._schedule.add(Entry(stream, digest, seen.features, seen.accepted, ours=False))
+            session.corpus_size += 1
+            reason = session.ended()
+            if reason:
+                return reason
+        return ""

@@ -1,0 +1,119 @@
+"""Feeds inputs to a loader in this process, one after another.
+
+Theory of operation.  Before each load the subject is as new: either it really
+was reset, or the load before was refused and left its digest as it was, which
+is the common case and costs no reset.  The reset waits until the next input,
+so that the trial of this one can still look at the subject.
+"""
+
+from loadfuzz.abc import Subject, Target
+from loadfuzz.errors import InfraError
+from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.executors.documents import Documents
+from loadfuzz.executors.guard import SubjectError, guarded_call, guarded_load
+from loadfuzz.executors.tracing import SectionTrace
+from loadfuzz.executors.trial import Bench, LoadTrial
+from loadfuzz.executors.watchdog import Watchdog
+from loadfuzz.inputs import Input
+
+
+class InProcessExecutor:
+    """A live loader of a target.
+
+    Args:
+        target: what is fuzzed.
+        watchdog: guards each load; entered by the caller, since there is one
+            per process.
+        documents: trees by stream; its own if none is given.
+
+    Raises:
+        InfraError: the target cannot be opened.
+    """
+
+    __slots__ = ("_bench", "_pristine", "_trace", "target")
+
+    def __init__(
+        self, target: Target, watchdog: Watchdog, documents: Documents | None = None
+    ) -> None:
+        self.target = target
+        self._trace = SectionTrace()
+        subject, self._pristine = _open(target, watchdog)
+        self._bench = Bench(target, subject, documents or Documents(target), watchdog)
+
+    @property
+    def documents(self) -> Documents:
+        """Trees by stream."""
+        return self._bench.documents
+
+    def allow(self, times: int) -> None:
+        """Let loads use ``times`` the CPU limit from now on.  The watchdog is
+        shared: whoever allows more takes it back."""
+        self._bench.watchdog.allow(times)
+
+    def execute(self, item: Input, *, trace: bool = True) -> LoadTrial:
+        """Load one input into a subject that is as new.
+
+        Args:
+            item: the input.
+            trace: listen to section-level trace events; without them
+                ``Execution.events`` is empty and the depth a guess.
+
+        Returns:
+            The trial; questions to its subject are good until the next call.
+
+        Raises:
+            InfraError: the target has no working loader any more.
+        """
+        bench = self._bench
+        if bench.current is not None and not self._unharmed(bench.current):
+            self._renew()
+        listener = self._trace
+        listener.clear()
+        kind, refusal, escape, cpu_s = guarded_load(
+            bench.subject, item, listener if trace else None, bench.watchdog
+        )
+        execution = Execution(
+            kind, listener.depth(kind, refusal), refusal, escape, cpu_s, listener.labels()
+        )
+        trial = bench.current = LoadTrial(bench, item, execution, self._pristine)
+        return trial
+
+    def _unharmed(self, trial: LoadTrial) -> bool:
+        if self._bench.touched or trial.execution.kind is not ExitKind.REJECTED:
+            return False
+        try:
+            return trial.digest_after == self._pristine
+        except SubjectError:
+            return False
+
+    def _renew(self) -> None:
+        bench = self._bench
+        bench.touched = False
+        try:
+            guarded_call("resetting a loader", bench.subject.reset, bench.watchdog)
+            if bench.current is not None and bench.current.execution.kind in (
+                ExitKind.ACCEPTED,
+                ExitKind.REJECTED,
+            ):
+                return
+            # What a crash or an interruption left behind, a reset may not reach.
+            if guarded_call("digesting", bench.subject.digest, bench.watchdog) == self._pristine:
+                return
+        except SubjectError:
+            pass
+        bench.subject, pristine = _open(self.target, bench.watchdog)
+        if pristine != self._pristine:
+            raise InfraError(
+                f"two fresh loaders of target {self.target.name!r} differ; "
+                "make its open() deterministic"
+            )
+
+
+def _open(target: Target, watchdog: Watchdog) -> tuple[Subject, str]:
+    try:
+        subject = guarded_call("opening a loader", target.open, watchdog)
+        return subject, guarded_call("digesting the state", subject.digest, watchdog)
+    except SubjectError as error:
+        raise InfraError(
+            f"target {target.name!r} has no working loader: {error}; try `loadfuzz targets`"
+        ) from error

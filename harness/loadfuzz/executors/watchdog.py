@@ -1,0 +1,144 @@
+"""Interrupts a load that burns CPU without end.
+
+Theory of operation.  A timer of the process's own CPU time ticks a few times
+per time limit, all the time.  Whoever is to be guarded counts up
+:attr:`Watchdog.serial` when it begins and clears :attr:`Watchdog.armed` when
+it ends, two plain stores.  A tick that finds the same serial as the tick
+before counts it; after :data:`TICKS_PER_LIMIT` of them :class:`HangError` is
+raised inside whatever runs, and again at every further tick, since a loader
+may swallow it.  So guarding a load costs next to nothing, and a limit is exact
+to one tick.
+
+Where a loop happens to be at one tick is chance.  So the stack is looked at at
+every tick, and what all looks have in common ends in the function that loops.
+
+ITIMER_VIRTUAL, because libFuzzer owns ITIMER_REAL and SIGALRM.  It counts user
+time only: a load that sleeps is the supervisor's to notice.
+"""
+
+import signal
+import threading
+from os.path import basename
+from types import CodeType, FrameType, TracebackType
+from typing import Final
+
+TICKS_PER_LIMIT: Final = 4
+"""A hang is noticed after 4 to 5 quarters of its limit."""
+
+TICK_S_MIN: Final = 0.004
+"""The kernel's own tick; a finer one would only pretend."""
+
+STACK_MAX: Final = 200
+"""Frames looked at, from the outermost."""
+
+
+class HangError(BaseException):
+    """The guarded code has used up its CPU time.  Not an :class:`Exception`, so
+    that a loader's own error handling does not stop it.
+
+    Args:
+        frames: ``file.py:function:line`` of the stack at every look, innermost
+            (the function that does not end) last.
+    """
+
+    def __init__(self, frames: tuple[str, ...]) -> None:
+        super().__init__("interrupted")
+        self.frames = frames
+
+
+class Watchdog:
+    """A repeating CPU timer; a context manager that gives back what it took.
+
+    Outside the main thread, where Python delivers no signals, it does nothing:
+    there the supervisor's deadline has to do.
+
+    Args:
+        limit_s: CPU seconds that the guarded code may use.
+
+    Attributes:
+        serial: to be counted up by the guarded code when it begins.
+        armed: whether guarded code runs now.
+        limit_s: may be changed while nothing is guarded.
+    """
+
+    __slots__ = (
+        "armed",
+        "limit_s",
+        "serial",
+        "_noticed",
+        "_old_handler",
+        "_old_timer",
+        "_ticks",
+        "_ticks_max",
+        "_on",
+        "_stack",
+    )
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.serial = 0
+        self.armed = False
+        self._noticed = -1
+        self._ticks = 0
+        self._ticks_max = TICKS_PER_LIMIT
+        self._old_handler: object = None
+        self._old_timer = (0.0, 0.0)
+        self._on = False
+        self._stack: list[tuple[CodeType, int]] = []
+
+    def __enter__(self) -> "Watchdog":
+        if threading.current_thread() is threading.main_thread():
+            tick_s = max(self.limit_s / TICKS_PER_LIMIT, TICK_S_MIN)
+            self._old_handler = signal.signal(signal.SIGVTALRM, self._tick)
+            self._old_timer = signal.setitimer(signal.ITIMER_VIRTUAL, tick_s, tick_s)
+            self._on = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._on:
+            self._on = False
+            signal.setitimer(signal.ITIMER_VIRTUAL, *self._old_timer)
+            signal.signal(signal.SIGVTALRM, self._old_handler)  # type: ignore[arg-type]
+
+    def allow(self, times: int) -> None:
+        """Let what is guarded from now on use ``times`` the limit."""
+        self._ticks_max = TICKS_PER_LIMIT * times
+
+    def _tick(self, number: int, frame: FrameType | None) -> None:
+        if not self.armed:
+            return
+        stack = _stack_of(frame)
+        if self._noticed != self.serial:
+            self._noticed = self.serial
+            self._ticks = 1
+            self._stack = stack
+            return
+        self._ticks += 1
+        common = 0
+        for old, new in zip(self._stack, stack, strict=False):
+            if old[0] is not new[0]:
+                break
+            common += 1
+        self._stack = stack[:common]
+        if self._ticks > self._ticks_max:
+            raise HangError(
+                tuple(
+                    f"{basename(code.co_filename)}:{code.co_qualname}:{line}"
+                    for code, line in self._stack
+                )
+            )
+
+
+def _stack_of(frame: FrameType | None) -> list[tuple[CodeType, int]]:
+    """Outermost first; of a runaway recursion the innermost calls are left out."""
+    stack: list[tuple[CodeType, int]] = []
+    while frame is not None:
+        stack.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    stack.reverse()
+    return stack[:STACK_MAX]

@@ -1,0 +1,165 @@
+"""What a behaviour is, and whether one was seen before.
+
+Theory of operation.  An execution shows *features*: which section-level trace
+events it had and about how many of each, which device followed which, how deep
+it came, and how it ended (errno, place and reason of the refusal, place of the
+escape), all without the numbers and names that the stream chose.  An execution
+is new when it shows a feature that none before it did.  All of its features
+together are its *behaviour*; of each behaviour that was kept, the smallest
+input is worth keeping.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from loadfuzz.execution import Execution, ExitKind
+
+FEATURES_MAX: Final = 1 << 16
+"""Features told apart; later ones are not new.  The reference shows some
+hundreds: this many come from a loader whose messages are unlike each time."""
+
+MEMO_MAX: Final = 1 << 13
+"""Event sequences whose features are remembered; then all are forgotten, which
+costs only time."""
+
+PARTS_MAX: Final = 64
+"""Names told apart at one place, such as the fields of one device; beyond that
+they are taken for the stream's inventions and are all alike."""
+
+Features: TypeAlias = tuple[int, ...]
+"""Features of an execution as small numbers, ascending, each once."""
+
+_STREAM_WORDS: Final = re.compile(r"'[^']*'|\"[^\"]*\"|-?0x[0-9a-fA-F]+|-?\d+")
+_REASON_MAX: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What feedback says about one execution.
+
+    Attributes:
+        features: all it showed.
+        fresh: those that nothing before it had shown.
+        accepted: the loader took the input.
+    """
+
+    features: Features
+    fresh: Features
+    accepted: bool
+
+    @property
+    def new(self) -> bool:
+        """Whether it showed something new."""
+        return bool(self.fresh)
+
+
+class Novelty:
+    """Remembers every feature that was ever shown.
+
+    Attributes:
+        hits: executions that showed each feature, by its number.
+    """
+
+    __slots__ = ("_devices", "_events", "_numbers", "_parts", "hits")
+
+    def __init__(self) -> None:
+        self.hits: list[int] = []
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._events: dict[tuple[str, ...], Features] = {}
+        self._devices: set[str] = set()
+        self._parts: dict[str, set[str]] = {}
+
+    def observe(self, execution: Execution) -> Observation:
+        """Take in one execution."""
+        known = len(self.hits)
+        features = self._events_of(execution)
+        more = [
+            number
+            for number in (self._verdict_of(execution), self._number(("depth", execution.depth)))
+            if number is not None and number not in features
+        ]
+        if more:
+            features = tuple(sorted((*features, *more)))
+        hits = self.hits
+        for feature in features:
+            hits[feature] += 1
+        fresh = (
+            tuple(feature for feature in features if feature >= known) if len(hits) > known else ()
+        )
+        return Observation(features, fresh, execution.kind is ExitKind.ACCEPTED)
+
+    def rarity(self, features: Features) -> int:
+        """Executions that showed the rarest of ``features``."""
+        hits = self.hits
+        return min((hits[feature] for feature in features), default=0)
+
+    def _number(self, feature: tuple[object, ...]) -> int | None:
+        number = self._numbers.get(feature)
+        if number is None and len(self.hits) < FEATURES_MAX:
+            number = self._numbers[feature] = len(self.hits)
+            self.hits.append(0)
+        return number
+
+    def _events_of(self, execution: Execution) -> Features:
+        events = execution.events
+        features = self._events.get(events)
+        if features is None:
+            if len(self._events) >= MEMO_MAX:
+                self._events.clear()
+            features = self._events[events] = self._count(events)
+        return features
+
+    def _count(self, events: tuple[str, ...]) -> Features:
+        counts: dict[str, int] = {}
+        found: set[int] = set()
+        before = ""
+        for event in events:
+            counts[event] = counts.get(event, 0) + 1
+            if event.startswith("vmstate_load "):
+                self._devices.add(event.split(" ", 2)[1])
+                number = self._number(("order", before, event))
+                if number is not None:
+                    found.add(number)
+                before = event
+        for event, count in counts.items():
+            # 1, 2, 3-4, 5-8, ...: a loop that goes round once more is no news.
+            number = self._number(("count", event, (count - 1).bit_length()))
+            if number is not None:
+                found.add(number)
+        return tuple(sorted(found))
+
+    def _verdict_of(self, execution: Execution) -> int | None:
+        refusal, escape = execution.refusal, execution.escape
+        if refusal is not None:
+            shape: tuple[object, ...] = (
+                refusal.errno,
+                self._place(refusal.path),
+                _STREAM_WORDS.sub("#", refusal.text.rpartition(": ")[2])[:_REASON_MAX],
+            )
+        elif escape is not None:
+            where = escape.frames[-1] if escape.frames else ""
+            shape = (execution.kind, escape.type_name, where)
+        else:
+            shape = (execution.kind,)
+        return self._number(("verdict", *shape))
+
+    def _place(self, path: tuple[str, ...]) -> str:
+        # Any part may be the stream's invention: an unknown device, a subsection or RAM block
+        # that is not there. A device is known once it was loaded; of the rest, each place has
+        # room for so many parts and no more.
+        place = ""
+        for at, part in enumerate(path):
+            name = _STREAM_WORDS.sub("#", part)
+            if at == 0 or place == "command":
+                inside = part in self._devices or name in _PARTS
+            else:
+                known = self._parts.setdefault(place, set())
+                inside = name in known or len(known) < PARTS_MAX
+                if inside:
+                    known.add(name)
+            place = f"{place}/{name if inside else '?'}" if at else name if inside else "?"
+        return place
+
+
+_PARTS: Final = frozenset({"header", "configuration", "command", "vmdesc"})
