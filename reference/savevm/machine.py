@@ -5,6 +5,7 @@ Devices register themselves on it (:mod:`savevm.devices`), a guest runs on it
 that many can live side by side in one process.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -76,6 +77,8 @@ class Machine:
         ram: RAM blocks and their handler; ``None`` on a machine without.
         nics: NICs that announce themselves.
         block_devices: disks, in the order of ``bdrv_next``.
+        stop_handlers: called before the guest is stopped, while the run state
+            is still what it was.
         synchronized_states, synchronized_post_init: how often CPU state was
             fetched for a save and handed over after a load.
         suppress_vmdesc: no vmdesc is sent (machine types of 2.2 and older).
@@ -106,6 +109,7 @@ class Machine:
         self.ram: RAMState | None = None
         self.nics: list[NICState] = []
         self.block_devices: list[BlockDevice] = []
+        self.stop_handlers: list[Callable[[], None]] = []
         self.synchronized_states = 0
         self.synchronized_post_init = 0
         self.suppress_vmdesc = False
@@ -133,6 +137,8 @@ class Machine:
 
     def vm_stop(self, state: RunState) -> None:
         """Stop the guest and enter ``state`` (``vm_stop``)."""
+        for handler in self.stop_handlers:
+            handler()
         self.board.runstate = state
 
     def vm_start(self) -> None:

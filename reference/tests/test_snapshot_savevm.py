@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from savevm.block import BlockDevice
+from savevm.board import none_machine
+from savevm.devices.globalstate import GlobalState
 from savevm.errors import SaveError, SnapshotError
 from savevm.machine import Machine, RunState
 from savevm.profile import SEED, STRICT
@@ -382,3 +384,15 @@ def test_what_a_failed_save_of_the_seed_left_behind_does_not_hurt_the_next() -> 
     device.fails = {}
     savevm(machine, "s", now=NOW)
     loadvm(machine, "s")
+
+
+def test_a_snapshot_of_a_running_machine_says_that_it_ran() -> None:
+    machine = none_machine()
+    machine.block_devices.append(disk())
+    machine.vm_start()
+    savevm(machine, "s", now=NOW)
+    assert machine.is_running()
+    loadvm(machine, "s")
+    state = machine.devices["globalstate"]
+    assert isinstance(state, GlobalState)
+    assert state.loaded_runstate == "running"

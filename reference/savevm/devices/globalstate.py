@@ -8,7 +8,7 @@ own is the business of whoever asked for the load.
 from typing import Final
 
 from savevm.devices.base import Fault, SimDevice, call_post_load, call_pre_save
-from savevm.machine import RunState
+from savevm.machine import Machine, RunState
 from savevm.vmstate import fields
 from savevm.vmstate.description import VMStateDescription
 
@@ -52,6 +52,10 @@ class GlobalState(SimDevice):
     name = "globalstate"
     vmsd = vmstate_globalstate
     not_migrated = frozenset({"size", "runstate", "loaded_runstate"})
+
+    def create(self, machine: Machine) -> None:
+        # QEMU calls global_state_store() where it is about to stop the guest.
+        machine.stop_handlers.append(self.store)
 
     def reset(self) -> None:
         # A reset must not forget what a load said: machine.reset() comes

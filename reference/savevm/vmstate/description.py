@@ -168,7 +168,7 @@ class VMStateDescription:
     load_state_old: "Callable[[QEMUFileReader, Opaque, int], int | None] | None" = None
     early_setup: bool = False
     # Plans are derived from the fields alone, so keeping them changes nothing.
-    plans: "dict[int, Plan]" = field(default_factory=dict, repr=False)
+    plans: "dict[int, Plan]" = field(default_factory=dict, init=False, repr=False)
 
 
 def repeated_names(vmsd: VMStateDescription) -> Mapping[int, str]:
