@@ -130,7 +130,10 @@ class Document:
             KeyError: the Document has no such node.
         """
         if self._paths is None:
-            self._paths = {node.path: node for node in self.root.walk() if node.parent}
+            self._paths = {}
+            for node in self.root.walk():
+                if node.parent is not None:
+                    self._paths.setdefault(node.path, node)
         node = self._paths.get(path)
         if node is None:
             node = element_of(self._paths, path) or page_in_runs(self.sections, path)

@@ -18,6 +18,8 @@ Value: TypeAlias = (
 )
 """What a leaf was understood as.  ``None``: ask for its bytes instead."""
 
+NAMELESS: Final = "(no name)"
+"""What a path shows for an empty name."""
 _TYPE_NAMES: Final = {int(kind): kind.name for kind in SectionType}
 
 
@@ -104,7 +106,8 @@ class Node:
         ``0000:00:03.0/e1000/mac_reg[5]``, ``ram/PART[0]/pc.ram/page 0x3000``.
 
         A name that occurs again among its siblings is followed by ``~1``,
-        ``~2``, …
+        ``~2``, …  Only a stream that gives a device the name of another's field
+        with a slash in it can make two paths alike.
         """
         labels: list[str] = []
         node: Node = self
@@ -123,10 +126,10 @@ class Node:
             given: set[str] = set()
             self._labels = {}
             for node in self.children:
-                label = node.name
+                name = label = node.name or NAMELESS
                 while label in given:
-                    turn = used[node.name] = used.get(node.name, 0) + 1
-                    label = f"{node.name}~{turn}"
+                    turn = used[name] = used.get(name, 0) + 1
+                    label = f"{name}~{turn}"
                 given.add(label)
                 self._labels[id(node)] = label
         return self._labels.get(id(child), child.name)

@@ -142,6 +142,8 @@ class TreeRecorder:
         last.end = end
 
     def problem(self, error: LoadError) -> None:
+        # A traceback would keep the whole load alive, stream and machine.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(error)
         else:
