@@ -50,8 +50,11 @@ class ConfigurationState(State):
 
 
 def _pre_load(state: ConfigurationState) -> int:
-    # A source whose page size is the legacy one does not send it.
+    # A source whose page size is the legacy one does not send it, nor one
+    # without capabilities these: what is missing does not mean "as yours".
     state.target_page_bits = TARGET_PAGE_BITS
+    state.caps_count = 0
+    state.capabilities = []
     return 0
 
 
@@ -79,12 +82,18 @@ def _post_load(state: ConfigurationState, version_id: int) -> int:
             qemu=f"Received TARGET_PAGE_BITS is {state.target_page_bits} "
             f"but local is {machine.target_page_bits}",
         )
-    if set(state.capabilities) != set(machine.capabilities):
+    differing = sorted(set(state.capabilities) ^ set(machine.capabilities))
+    if differing:
+        here, there = (
+            "on" if differing[0] in names else "off"
+            for names in (machine.capabilities, state.capabilities)
+        )
         raise LoadError(
             f"expected capabilities {sorted(machine.capabilities)}, "
             f"read {sorted(state.capabilities)}",
             expected=sorted(machine.capabilities),
             actual=sorted(state.capabilities),
+            qemu=f"Capability {differing[0]} is {here}, but received capability is {there}",
         )
     return 0
 
