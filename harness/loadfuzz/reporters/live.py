@@ -69,5 +69,6 @@ class LiveScreen:
 
     def _draw(self) -> None:
         self._drawn_s = self._clock.now_s()
-        screen = picture(self._totals, self._pace, self._news, self._console.width)
+        width, height = self._console.size
+        screen = picture(self._totals, self._pace, self._news, width, height)
         self._live.update(screen, refresh=True)

@@ -14,21 +14,21 @@ from loadfuzz.wording import count, duration, percent, rate, shorten
 WIDTH_MAX: Final = 100
 """Columns used at most; wider than this the eye loses the line."""
 BAR_WIDTH: Final = 34
-FINDINGS_SHOWN: Final = 6
-"""Latest findings shown."""
-OPERATORS_SHOWN: Final = 6
-"""Most fruitful operators shown."""
-WARNINGS_SHOWN: Final = 2
+ROWS_MAX: Final = 8
+"""Findings or operators shown at most, however high the terminal is."""
+
+_FIXED_ROWS: Final = 15
+"""Lines beside findings, operators and the warning, blank ones and headings included."""
 
 
-def picture(totals: Totals, pace: Pace, news: "News", width: int) -> RenderableType:
+def picture(totals: Totals, pace: Pace, news: "News", width: int, height: int) -> RenderableType:
     """The screen.
 
     Args:
         totals: what to show.
         pace: of the campaign.
         news: when something was last new.
-        width: columns of the terminal.
+        width, height: columns and lines of the terminal.
     """
     width = min(width, WIDTH_MAX)
     started = totals.started
@@ -40,6 +40,9 @@ def picture(totals: Totals, pace: Pace, news: "News", width: int) -> RenderableT
             f"{started.engine}  {duration(pace.elapsed_s)}",
             style="dim",
         )
+    room = height - 1 - _FIXED_ROWS - bool(totals.warnings)
+    operators_max = min(room // 2, ROWS_MAX)
+    findings_max = min(max(room - max(operators_max, 0), 1), ROWS_MAX)
     parts: list[RenderableType] = [
         _head(totals, pace, width),
         Text(),
@@ -47,11 +50,11 @@ def picture(totals: Totals, pace: Pace, news: "News", width: int) -> RenderableT
         Text(),
         _funnel(totals, width),
     ]
-    if totals.operators():
-        parts += [Text(), _operators(totals, width)]
-    parts += [Text(), *_findings(totals, width)]
-    warnings = totals.warnings[-WARNINGS_SHOWN:]
-    parts += [Text(shorten(text, width), style="yellow") for text in warnings]
+    if operators_max > 0 and totals.operators():
+        parts += [Text(), _operators(totals, operators_max, width)]
+    parts += [Text(), *_findings(totals, findings_max, width)]
+    if totals.warnings:
+        parts.append(Text(shorten(totals.warnings[-1], width), style="yellow"))
     return Group(*parts)
 
 
@@ -71,6 +74,10 @@ class News:
         self.finding_s: float | None = None
 
 
+def _line(text: str, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
 def _ago(since_s: float | None, pace: Pace) -> str:
     return "none yet" if since_s is None else f"{duration(pace.elapsed_s - since_s)} ago"
 
@@ -87,7 +94,7 @@ def _head(totals: Totals, pace: Pace, width: int) -> RenderableType:
         style="dim",
     )
     right = Text(_left(totals, pace), style="bold")
-    table.add_column(width=width - len(right))
+    table.add_column(width=max(width - len(right), 1), no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", width=len(right))
     table.add_row(left, right)
     return table
@@ -137,31 +144,31 @@ def _funnel(totals: Totals, width: int) -> RenderableType:
         text = Text("━" * filled, style="green")
         text.append("─" * (bar - filled), style="dim")
         table.add_row(name, text, percent(reached, executions), f"{reached:,}")
-    return Group(Text("how deep inputs get", style="dim"), table)
+    return Group(_line("how deep inputs get", "dim"), table)
 
 
-def _operators(totals: Totals, width: int) -> RenderableType:
+def _operators(totals: Totals, most: int, width: int) -> RenderableType:
     rows = totals.operators()
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, width=min(28, width - 30))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    for row in rows[:OPERATORS_SHOWN]:
+    for row in rows[:most]:
         table.add_row(shorten(row.name, 28), f"{row.applied:,}", f"{row.fresh:,} new")
-    rest = len(rows) - OPERATORS_SHOWN
+    rest = len(rows) - most
     title = "operators that show most new behaviour" + (f" (of {len(rows)})" if rest > 0 else "")
-    return Group(Text(title, style="dim"), table)
+    return Group(_line(title, "dim"), table)
 
 
-def _findings(totals: Totals, width: int) -> list[RenderableType]:
+def _findings(totals: Totals, most: int, width: int) -> list[RenderableType]:
     findings = list(totals.findings.values())
     if not findings:
-        return [Text("no findings so far; Ctrl-C stops", style="dim")]
+        return [_line("no findings so far; Ctrl-C stops", "dim")]
     lines: list[RenderableType] = []
-    hidden = len(findings) - FINDINGS_SHOWN
+    hidden = len(findings) - most
     title = f"latest findings ({hidden} more in the folder)" if hidden > 0 else "findings"
-    lines.append(Text(f"{title}; Ctrl-C stops", style="dim"))
-    for finding in findings[-FINDINGS_SHOWN:]:
+    lines.append(_line(f"{title}; Ctrl-C stops", "dim"))
+    for finding in findings[-most:]:
         done, tries = finding.reliability
         again = f" {done}/{tries}" if tries else ""
         name = f"{finding.oracle}{again}  "
