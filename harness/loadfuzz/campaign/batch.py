@@ -57,6 +57,8 @@ class BatchResult:
         findings: signatures it announced.
         depths, kinds: executions by depth and by exit kind.
         reason: why it ended: ``budget`` or ``stopped``.
+        faults: times our own machinery failed on the way; each kind was
+            reported as a warning.
     """
 
     executions: int
@@ -65,3 +67,4 @@ class BatchResult:
     depths: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     reason: str = "budget"
+    faults: int = 0

@@ -28,9 +28,10 @@ from loadfuzz.inputs import STREAM_SIZE_MAX, Input
 PROGRESS_S: Final = 0.5
 """Time between two reports of totals."""
 
-PROGRESS_EXECUTIONS: Final = 1000
+PROGRESS_EXECUTIONS: Final = 64
 """Executions between them where the budget is one of executions: there the same
-seed has to give the same events, and a clock does not."""
+seed has to give the same events, and a clock does not.  Few enough that even a
+target that hangs each time is not taken for a worker that is stuck."""
 
 CHILD_SIZE_MIN: Final = 1 << 16
 """Smallest bound on the size of children; below it mutators lack room."""
