@@ -155,6 +155,20 @@ def test_a_page_written_between_rounds_is_sent_again_at_the_end() -> None:
     )
 
 
+def test_a_page_that_came_in_few_bytes_again_and_again_is_not_sent_in_full_each_time() -> None:
+    again = [word(0x22) + b"\0", word(0x60) + b"\1\0\3\0\1x", word(PAGE | 0x22) + b"\0"]
+    stream = [
+        block_list(ram=2 * PAGE) + EOS,
+        named(0, 0x02, "ram") + b"\0" + b"".join(again) * 50 + EOS,
+        word(0x60) + b"\1\0\3\1\1y" + EOS,
+    ]
+    ram = adopt(stream)
+    sections = saved(ram)
+    assert sum(map(len, sections)) < sum(map(len, stream)) + PAGE
+    assert adopt(sections).digest() == ram.digest()
+    assert ram.blocks[0].read(0, 3) == b"xy\0"
+
+
 def test_a_save_cut_short_sends_all_scheduled_pages_at_the_end() -> None:
     ram = adopt(STREAM)
     sections = [written(ram_save_setup, ram), written(ram_save_complete, ram)]

@@ -210,7 +210,9 @@ class RAMList:
 
     def find_block(self, idstr: str) -> RAMBlock | None:
         """The block of that name, if there is one."""
-        return next((block for block in self.migratable() if block.idstr == idstr), None)
+        if not idstr:
+            return None
+        return next((block for block in self.blocks if block.idstr == idstr), None)
 
 
 def vmstate_register_ram(mr: MemoryRegion, dev: HasDevicePath | None) -> None:

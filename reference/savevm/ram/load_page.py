@@ -55,32 +55,37 @@ def _find_block(context: LoadContext, flags: int, address: int, start: int) -> R
     """The block that the item names, or means by CONTINUE."""
     incoming = context.incoming
     context.at((f"page {address:#x}",))
-    idstr = ""
     if flags & RAMFlag.CONTINUE:
-        block = incoming.last_block
-        error = LoadError(
-            "CONTINUE before any block was named",
-            offset=start,
-            actual=flags,
-            qemu="Ack, bad migration stream!",
+        if incoming.last_block is not None:
+            return incoming.last_block
+        idstr = ""
+        context.complain(
+            LoadError(
+                "CONTINUE before any block was named",
+                offset=start,
+                actual=flags,
+                qemu="Ack, bad migration stream!",
+            )
         )
     else:
         name_at = context.f.tell()
         idstr = context.read_name()
-        block = incoming.last_block = context.ram.find_block(idstr)
-        error = LoadError(
-            f"no RAM block {idstr!r} in this machine",
-            offset=name_at,
-            actual=idstr,
-            qemu=f"Can't find block {idstr}!",
+        incoming.last_block = context.ram.find_block(idstr)
+        if incoming.last_block is not None:
+            return incoming.last_block
+        context.complain(
+            LoadError(
+                f"no RAM block {idstr!r} in this machine",
+                offset=name_at,
+                actual=idstr,
+                qemu=f"Can't find block {idstr}!",
+            )
         )
-    if block is None:
-        context.complain(error)
-        # A recording load goes on: what continues this item is in that block too.
-        block = incoming.last_block = RAMBlock(
-            context.page_size, _UNKNOWN_BLOCK_BYTES, idstr=idstr, memory=NoMemory
-        )
-    return block
+    # A recording load goes on: what continues this item is in that block too.
+    incoming.last_block = RAMBlock(
+        context.page_size, _UNKNOWN_BLOCK_BYTES, idstr=idstr, memory=NoMemory
+    )
+    return incoming.last_block
 
 
 def _check_address(

@@ -229,4 +229,4 @@ def _send_scheduled_run(sender: SectionSender, ram: "RAMState", run: ScheduledRu
         if run.named:
             ram.outgoing.last_sent_block = None
         count = max(min(run.count, block.used_pages - run.first), 0)
-        sender.send_scheduled(block, run.first, count, zero=run.kind != RAMFlag.PAGE)
+        sender.send_scheduled(block, run.first, count, full=run.kind == RAMFlag.PAGE)

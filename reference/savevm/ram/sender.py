@@ -69,14 +69,32 @@ class SectionSender:
                 continue
             self._send_plain(block, page, 1, zero)
 
-    def send_scheduled(self, block: RAMBlock, first: int, count: int, *, zero: bool) -> None:
-        """Pages in full, or as zero pages where ``zero`` allows and they are."""
-        block.memory.mark_clean(first, count)
-        end = first + count
+    def send_scheduled(self, block: RAMBlock, first: int, count: int, *, full: bool) -> None:
+        """Pages that another sender sent here, too.
+
+        Args:
+            block: the block.
+            first: number of the first page.
+            count: how many.
+            full: they came in full.  Otherwise a zero page is sent as such, and
+                another only if it is dirty: repeating a page in full that came
+                in few bytes would make a save much longer than the load was.
+        """
+        memory, end = block.memory, first + count
         for page in range(first, end, BATCH_PAGES):
             some = min(BATCH_PAGES, end - page)
-            zeros = block.memory.zero_pages(page, some) if zero else []
-            self._send_plain(block, page, some, zeros)
+            zeros = [] if full else memory.zero_pages(page, some)
+            due = bytearray(memory.dirty[page : page + some])
+            for number in range(page, page + some) if full else zeros:
+                due[number - page] = 1
+            memory.mark_clean(page, some)
+            at = 0
+            while (at := due.find(1, at)) >= 0:
+                stop = due.find(0, at)
+                stop = some if stop < 0 else stop
+                run = [number for number in zeros if at <= number - page < stop]
+                self._send_plain(block, page + at, stop - at, run)
+                at = stop
             self.flush()
 
     def _send_plain(self, block: RAMBlock, first: int, count: int, zeros: list[int]) -> None:
