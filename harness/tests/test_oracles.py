@@ -231,7 +231,7 @@ def test_a_wrong_footer_that_was_accepted_is_an_alarm(offset: int) -> None:
     stream = GOOD[:at] + bytes((GOOD[at] ^ 1,)) + GOOD[at + 1 :]
     violation = FOOTER.judge(replace(ACCEPTED, stream=stream))
     assert violation is not None
-    assert violation.path == "pair/FULL"
+    assert violation.path == "FULL"
 
 
 def test_a_missing_footer_that_was_accepted_is_an_alarm() -> None:
@@ -318,7 +318,18 @@ def test_another_verdict_in_pieces_is_an_alarm() -> None:
     refused = Outcome(ExitKind.REJECTED, REFUSAL.text, "pair=1 ram=1")
     violation = CHUNKING.judge(replace(ACCEPTED, repeats={delivery: refused}))
     assert violation is not None
-    assert violation.path == "accepted/rejected/pair"
+    assert violation.path == "expected mark 0x7e, read 0x0"
+
+
+def test_a_reader_that_loses_bytes_is_one_finding_in_whatever_device_it_shows() -> None:
+    signatures = set()
+    for where in ("pair: ", "cpu: fpu: ", "0000:00:03.0/nic: "):
+        text = REFUSAL.text.replace("pair: ", where).replace("0x21", f"{len(where):#x}")
+        refused = Outcome(ExitKind.REJECTED, text, "pair=1 ram=1")
+        violation = CHUNKING.judge(replace(ACCEPTED, repeats={deliveries(GOOD)[1]: refused}))
+        assert violation is not None
+        signatures.add(violation.signature)
+    assert len(signatures) == 1
 
 
 @pytest.mark.parametrize(
@@ -338,7 +349,7 @@ def test_another_state_after_acceptance_in_pieces_is_an_alarm_at_its_part() -> N
     other = Outcome(ExitKind.ACCEPTED, "", "pair=1 ram=9")
     violation = CHUNKING.judge(replace(ACCEPTED, repeats={deliveries(GOOD)[0]: other}))
     assert violation is not None
-    assert violation.path == "accepted/ram"
+    assert violation.path == "state/ram"
 
 
 def test_a_subject_with_a_past_is_not_held_against_the_pieces() -> None:

@@ -119,7 +119,7 @@ def _oldest_versions() -> bytes:
     for entry in machine.savevm.handlers:
         if entry.vmsd is not None:
             oldest = max(entry.vmsd.minimum_version_id, 1)
-            entry.vmsd = replace(entry.vmsd, version_id=oldest, plans={})
+            entry.vmsd = replace(entry.vmsd, version_id=oldest)
             entry.version_id = oldest
     return _plain(machine)
 

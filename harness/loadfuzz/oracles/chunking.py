@@ -9,6 +9,7 @@ does not try, and a stream whose load ended in no verdict.
 Proved by the planted bug ``peek-fills-once``.
 """
 
+import re
 from hashlib import blake2b
 from typing import Final
 
@@ -23,6 +24,7 @@ PIECES_MAX: Final = 1024
 """Pieces of a delivery, more or less: each costs as much as loading a whole
 field, so a long stream is cut small over a stretch or here and there only."""
 PRIMES: Final = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+_QUOTED: Final = re.compile("'[^']*'")
 VERDICTS: Final = frozenset({ExitKind.ACCEPTED, ExitKind.REJECTED})
 
 
@@ -73,13 +75,9 @@ def _cycle(primes: list[int], size: int) -> tuple[int, ...]:
 
 def _alarm(whole: Outcome, pieces: Outcome, delivery: Delivery) -> Violation:
     if whole.kind is pieces.kind is ExitKind.ACCEPTED:
-        parts = differing(whole.digest, pieces.digest)
-        place = f"accepted/{parts[0] if parts else ''}"
+        place = f"state/{differing(whole.digest, pieces.digest)[0]}"
     else:
-        # The name of the section is enough: one fault of a reader shows in
-        # every field of it.
-        refused = pieces.text or whole.text
-        place = f"{whole.kind}/{pieces.kind}/{refused.partition(': ')[0]}"
+        place = reason_of(pieces.text or whole.text)
     shown = ", ".join(map(str, delivery.chunks[:6]))
     more = ", …" if len(delivery.chunks) > 6 else ""
     return Violation(
@@ -87,6 +85,19 @@ def _alarm(whole: Outcome, pieces: Outcome, delivery: Delivery) -> Violation:
         if whole.kind is not pieces.kind else "the outcome depends on how the stream is delivered",
         _words(whole), f"{_words(pieces)}, in pieces of {shown}{more} bytes", place,
     )  # fmt: skip
+
+
+def reason_of(text: str) -> str:
+    """What an error says, without where: a reader that loses bytes does so in
+    every device, and it is one bug.
+
+    >>> reason_of("0000:03.0/nic: footer: expected mark 0x7e, read 0x5 (offset 0x2b4)")
+    'expected mark 0x7e, read 0x5'
+    >>> reason_of("cpu: unknown subsection 'cpu/x' (offset 0x9)")
+    'unknown subsection …'
+    """
+    reason = text.rpartition(" (offset")[0] or text
+    return _QUOTED.sub("…", reason.rpartition(": ")[2])
 
 
 def _words(outcome: Outcome) -> str:

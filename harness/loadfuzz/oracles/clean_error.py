@@ -3,7 +3,7 @@
 Sees: every exception of another class, a signal, an exhausted memory limit.
 Cannot see: damage that raises nothing (see round-trip and atomic), or a
 LoadError raised for the wrong reason.
-Proved by the planted bug ``rtc-month-unchecked``.
+Proved by the planted bug ``cpu-vector-unchecked``.
 """
 
 from collections import Counter

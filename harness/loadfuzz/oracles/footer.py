@@ -4,9 +4,10 @@ Sees: an accepted stream in which an independent look, the recording load of
 :meth:`~loadfuzz.abc.Target.parse`, finds such a footer.  Cannot see: footers
 behind a place where that look lost its footing, or a loader that refuses a
 good footer.
-Proved by the planted bug ``live-footer-unchecked``.
+Proved by the planted bug ``footer-id-ignored``.
 """
 
+from itertools import pairwise
 from typing import Final
 
 from loadfuzz.abc import Cost, Oracle, Trial
@@ -41,7 +42,7 @@ def fault_of(section: SectionNode) -> str:
     when its payload was not understood, so that nobody knows where a footer
     should be."""
     leaves = list(section.leaves())
-    for before, leaf in zip(leaves, leaves[1:], strict=False):
+    for before, leaf in pairwise(leaves):
         if leaf.role is Role.OPAQUE and before.role is not Role.FOOTER_MARK:
             return ""
     for leaf in leaves:
@@ -63,7 +64,8 @@ def _alarm(section: SectionNode, fault: str) -> Violation:
         f"a {section.type_label} section of {section.idstr!r} was accepted: {fault}",
         f"a footer for section id {section.section_id:#x}, or a refusal",
         f"{fault} (section at offset {section.start:#x})",
-        f"{section.idstr}/{section.type_label}",
+        # Not the device: a check that is missing is missing for all of a kind.
+        "FULL" if section.type_label == "FULL" else "live",
     )
 
 

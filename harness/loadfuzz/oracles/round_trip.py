@@ -3,7 +3,7 @@
 Sees: a save that the loader refuses, one that differs the second time, state
 that the first save did not carry.  Cannot see: a field that loads and saves
 wrong in the same way.
-Proved by the planted bug ``nic-address-width``.
+Proved by the planted bug ``cpu-register-width``.
 """
 
 from typing import Final

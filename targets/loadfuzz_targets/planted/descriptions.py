@@ -30,6 +30,5 @@ def with_field(
             fields[index] = replace(field, vmsd=with_field(field.vmsd, inner, **changes))
         else:
             fields[index] = replace(field, **changes)
-        # Plans are derived from the fields: the old ones are not for these.
-        return replace(vmsd, fields=tuple(fields), plans={})
+        return replace(vmsd, fields=tuple(fields))
     raise KeyError(f"{vmsd.name} has no field {name}")

@@ -3,19 +3,19 @@
 from typing import Final
 
 from loadfuzz_targets.planted.bug import PlantedBug
-from loadfuzz_targets.planted.live_footer import LIVE_FOOTER
-from loadfuzz_targets.planted.nic_address import NIC_ADDRESS
+from loadfuzz_targets.planted.cpu_registers import CPU_REGISTERS
+from loadfuzz_targets.planted.cpu_vector import CPU_VECTOR
+from loadfuzz_targets.planted.footer_id import FOOTER_ID
 from loadfuzz_targets.planted.peek_once import PEEK_ONCE
 from loadfuzz_targets.planted.ps2_ring_walk import PS2_RING_WALK
 from loadfuzz_targets.planted.ram_commit import RAM_COMMIT
-from loadfuzz_targets.planted.rtc_month import RTC_MONTH
 
 BUGS: Final[tuple[PlantedBug, ...]] = (
-    RTC_MONTH,
+    CPU_VECTOR,
     PS2_RING_WALK,
     RAM_COMMIT,
-    LIVE_FOOTER,
-    NIC_ADDRESS,
+    FOOTER_ID,
+    CPU_REGISTERS,
     PEEK_ONCE,
 )
 
