@@ -214,7 +214,7 @@ def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> Non
 
 def test_a_loader_that_answers_otherwise_stops_the_making() -> None:
     lenient = Damage("x", "none-fresh", lambda document: document.to_bytes(), 22, ("timer",), "")
-    with pytest.raises(InfraError, match="damaged/x.stream must be rejected"):
+    with pytest.raises(InfraError, match=r"damaged/x\.stream must be rejected"):
         make_corpus(load_target("reference"), [lenient])
 
 

@@ -68,6 +68,10 @@ def _cut(path: str, behind: int = 0) -> Change:
     return lambda document: document.read(0, document.find(path).start + behind)
 
 
+def _cut_behind_sections(document: Document) -> bytes:
+    return document.read(0, document.sections[-1].end)
+
+
 def _without(path: str) -> Change:
     return lambda document: document.without(document.find(path))
 
@@ -126,7 +130,7 @@ DAMAGES: Final[tuple[Damage, ...]] = (
            ("configuration",), "another machine's stream"),
     Damage("configuration-length", _NONE, _set("configuration/len", 0xFFFFFFFF), EINVAL,
            ("configuration", "name"), "a machine type of 4 GiB, or of minus one byte"),
-    Damage("cut-before-eof", _NONE, lambda document: document.read(0, document.sections[-1].end), EIO, (),
+    Damage("cut-before-eof", _NONE, _cut_behind_sections, EIO, (),
            "ends where a section was expected: not the same as the EOF byte"),
     Damage("cut-in-field", _NONE, _cut("globalstate/runstate", 20), EIO,
            ("globalstate", "runstate"), "ends inside a field"),
