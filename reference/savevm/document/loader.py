@@ -38,7 +38,6 @@ REASON_SHOWN: Final = 240
 """Characters of a reason, for the same reason."""
 _HEADER_END: Final = 8 + 1 + 4
 """Behind magic, version and the head of the configuration section."""
-_ANY_VERSION: Final = 0x7FFF_FFFF
 _HEADER_LEAST: Final = 6
 """Bytes of a START or FULL header up to its name."""
 
@@ -224,6 +223,8 @@ class RecordingLoader(Loader):
             return ""
 
     def _check_version(self, se: SaveStateEntry, version_id: int, offset: int) -> int:
+        if isinstance(se.opaque, _Unknown):
+            return 0
         try:
             return super()._check_version(se, version_id, offset)
         except LoadError as error:
@@ -293,11 +294,10 @@ class RecordingLoader(Loader):
         if footing is not Footing.NONE:
             super().check_section_footer(le)
         elif end >= self._searcher.size and not self._ran_out:
-            self._note(
-                LoadError("the stream ends inside the section", errno=EIO, offset=end).within(
-                    *self._tree.open_names()
-                )
-            )
+            self._ran_out = True
+            if isinstance(le.se.opaque, _Unknown):
+                error = LoadError("the stream ends inside the section", errno=EIO, offset=end)
+                self._note(error.within(*self._tree.open_names()))
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -333,4 +333,4 @@ def _nothing_to_save(f: QEMUFileWriter, opaque: object) -> int:
 def _unknown(idstr: str, instance_id: int) -> SaveStateEntry:
     """A handler for a section whose layout is not known."""
     ops = SaveVMHandlers(save_live_setup=_nothing_to_save)
-    return SaveStateEntry(idstr, instance_id, _ANY_VERSION, -1, _Unknown(), ops=ops)
+    return SaveStateEntry(idstr, instance_id, 0, -1, _Unknown(), ops=ops)

@@ -230,10 +230,11 @@ def _collapse(node: Node, children: list[Node], value: object) -> None:
     if position != node.end:
         return
     node.role = Role.FIELD
-    several = len(children) > 1
+    plain = _plain(value)
+    # An array that happens to have one element is an array still.
+    several = len(children) > 1 or isinstance(plain, list)
     if several:
         node.element_size = size
-    plain = _plain(value)
     if plain is None or several != isinstance(plain, list):
         values = [child.value for child in children]
         plain = cast(Value, values) if several else values[0]

@@ -147,15 +147,20 @@ class Searcher:
             and version < _VERSION_MAX
         )
 
-    def is_next(self, at: int) -> bool:
-        """Whether what may stand behind a section stands at ``at``."""
+    def is_next(self, at: int, section_id: int | None = None) -> bool:
+        """Whether what may stand behind a section stands at ``at``.
+
+        Args:
+            at: where.
+            section_id: a section that may go on there, beside the live ones.
+        """
         if at >= self._store.size:
             return at == self._store.size
         kind = self._byte(at)
         if kind in (QEMU_VM_SECTION_START, QEMU_VM_SECTION_FULL):
             return self.is_header(at)
         if kind in (QEMU_VM_SECTION_PART, QEMU_VM_SECTION_END):
-            return self._is_live(at)
+            return self._id_at(at) == section_id or self._is_live(at)
         if kind == QEMU_VM_EOF:
             return at + 1 == self._store.size or self._byte(at + 1) == QEMU_VM_VMDESCRIPTION
         if kind == QEMU_VM_COMMAND:
@@ -199,15 +204,14 @@ class Searcher:
             self.charge((at if at >= 0 else end) - start)
             if at < 0 or self.budget <= 0:
                 break
-            if self.is_next(at + FOOTER_SIZE):
+            if self.is_next(at + FOOTER_SIZE, section_id):
                 return at
             first = at if first is None else first
             start = at + 1
         return first
 
     def _has_footer(self, at: int, end: int) -> bool:
-        section_id = int.from_bytes(self._store.read(at + 1, at + 5), "big")
-        return self._footer(section_id, at + FOOTER_SIZE, end) is not None
+        return self._footer(self._id_at(at), at + FOOTER_SIZE, end) is not None
 
     def _ending(self, start: int) -> int:
         """The EOF byte before the vmdesc, else the end of the stream."""
@@ -219,7 +223,11 @@ class Searcher:
         return self._store.size
 
     def _is_live(self, at: int) -> bool:
-        return int.from_bytes(self._store.read(at + 1, at + 5), "big") in self.live_ids
+        return self._id_at(at) in self.live_ids
+
+    def _id_at(self, at: int) -> int:
+        """Section id in the header at ``at``."""
+        return int.from_bytes(self._store.read(at + 1, at + 5), "big")
 
     def _byte(self, at: int) -> int:
         byte = self._store.read(at, at + 1)
