@@ -103,6 +103,16 @@ def capture(
                   --device virtio-net-pci --out pc.stream -- -serial null
     """
     spec = MachineSpec(qemu, machine, memory, devices, extra)
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in machine.partition(",")[0])
-    path = out if out is not None else Path(f"{name}.stream")
+    path = out if out is not None else default_out(machine)
     asyncio.run(capture_to(spec, path, without_pages=without_pages))
+
+
+def default_out(machine: str) -> Path:
+    """Where a captured stream goes when nobody says where.
+
+    Args:
+        machine: as ``-machine`` takes it, options included.
+    """
+    kind = machine.partition(",")[0]
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in kind)
+    return Path(f"{name}.stream")
