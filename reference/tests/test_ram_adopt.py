@@ -169,6 +169,31 @@ def test_a_page_that_came_in_few_bytes_again_and_again_is_not_sent_in_full_each_
     assert ram.blocks[0].read(0, 3) == b"xy\0"
 
 
+def test_what_came_twice_is_sent_twice() -> None:
+    full, zero = word(PAGE | 0x28) + b"x" * PAGE, word(2 * PAGE | 0x22) + b"\0"
+    first = named(0, 0x02, "ram") + b"\0"
+    stream = [block_list(ram=3 * PAGE) + EOS, first + full + zero + full + zero + EOS, EOS]
+    assert saved(adopt(stream)) == stream
+
+
+def test_of_a_run_of_zero_pages_only_those_are_sent_that_are_zero_or_due() -> None:
+    zeros = b"".join(word(page * PAGE | 0x22) + b"\0" for page in range(4))
+    first = named(PAGE, 0x08, "ram") + b"x" * PAGE
+    change = word(2 * PAGE | 0x60) + b"\1\0\3\0\1y"
+    again = word(PAGE | 0x28) + b"x" * PAGE
+    stream = [block_list(ram=4 * PAGE) + EOS, first + zeros + change + again + EOS, EOS]
+    assert saved(adopt(stream))[1] == b"".join(
+        [
+            first,
+            zeros[:9],
+            word(2 * PAGE | 0x28) + b"y" + bytes(PAGE - 1),
+            zeros[27:],
+            again,
+            EOS,
+        ]
+    )
+
+
 def test_a_save_cut_short_sends_all_scheduled_pages_at_the_end() -> None:
     ram = adopt(STREAM)
     sections = [written(ram_save_setup, ram), written(ram_save_complete, ram)]
