@@ -10,7 +10,8 @@ may swallow it.  So guarding a load costs next to nothing, and a limit is exact
 to one tick.
 
 Where a loop happens to be at one tick is chance.  So the stack is looked at at
-every tick, and what all looks have in common ends in the function that loops.
+every tick, and the calls that were under way at all looks end in the function
+that loops.
 
 ITIMER_VIRTUAL, because libFuzzer owns ITIMER_REAL and SIGALRM.  It counts user
 time only: a load that sleeps is the supervisor's to notice.
@@ -19,7 +20,7 @@ time only: a load that sleeps is the supervisor's to notice.
 import signal
 import threading
 from os.path import basename
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 from typing import Final
 
 TICKS_PER_LIMIT: Final = 4
@@ -84,7 +85,7 @@ class Watchdog:
         self._old_handler: object = None
         self._old_timer = (0.0, 0.0)
         self._on = False
-        self._stack: list[tuple[CodeType, int]] = []
+        self._stack: list[FrameType] = []
 
     def __enter__(self) -> "Watchdog":
         if threading.current_thread() is threading.main_thread():
@@ -111,6 +112,7 @@ class Watchdog:
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         if not self.armed:
+            self._stack = []
             return
         stack = _stack_of(frame)
         if self._noticed != self.serial:
@@ -120,25 +122,26 @@ class Watchdog:
             return
         self._ticks += 1
         common = 0
+        # The frames are held, so the same object is the same call.
         for old, new in zip(self._stack, stack, strict=False):
-            if old[0] is not new[0]:
+            if old is not new:
                 break
             common += 1
         self._stack = stack[:common]
         if self._ticks > self._ticks_max:
-            raise HangError(
-                tuple(
-                    f"{basename(code.co_filename)}:{code.co_qualname}:{line}"
-                    for code, line in self._stack
-                )
-            )
+            raise HangError(tuple(_name_of(frame) for frame in self._stack))
 
 
-def _stack_of(frame: FrameType | None) -> list[tuple[CodeType, int]]:
+def _name_of(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{basename(code.co_filename)}:{code.co_qualname}:{frame.f_lineno}"
+
+
+def _stack_of(frame: FrameType | None) -> list[FrameType]:
     """Outermost first; of a runaway recursion the innermost calls are left out."""
-    stack: list[tuple[CodeType, int]] = []
+    stack: list[FrameType] = []
     while frame is not None:
-        stack.append((frame.f_code, frame.f_lineno))
+        stack.append(frame)
         frame = frame.f_back
     stack.reverse()
     return stack[:STACK_MAX]
