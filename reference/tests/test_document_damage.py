@@ -188,7 +188,7 @@ def test_junk_between_sections_is_one_opaque_leaf(name: str, junk: bytes) -> Non
     assert [(s.path, s.size) for s in document.sections] == [
         (s.path, s.size) for s in sound.sections
     ]
-    opaque = [leaf for leaf in document.leaves(Role.OPAQUE)]
+    opaque = list(document.leaves(Role.OPAQUE))
     assert len(opaque) == 1
     assert at <= opaque[0].start < opaque[0].end <= at + len(junk)
 

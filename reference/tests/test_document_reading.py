@@ -241,7 +241,7 @@ def test_block_lists_have_names_and_lengths() -> None:
     assert [leaf.value for leaf in lengths] == [64 * PAGE]
 
 
-# -- what else a stream may have ---------------------------------------------------------------------
+# -- what else a stream may have --------------------------------------------------------------
 
 
 def command(number: int, payload: bytes) -> bytes:

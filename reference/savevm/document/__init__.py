@@ -26,12 +26,13 @@ stream carries, else only the section's footer is looked for.
 """
 
 from savevm.document.document import Document
-from savevm.document.edits import Consistency, Edit
+from savevm.document.edits import Consistency, Dependent, Edit
 from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
 from savevm.recording import NodeKind, Role
 
 __all__ = [
     "Consistency",
+    "Dependent",
     "Document",
     "Edit",
     "Node",

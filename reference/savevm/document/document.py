@@ -131,9 +131,9 @@ class Document:
         """
         if self._paths is None:
             self._paths = {}
-            for node in self.root.walk():
-                if node.parent is not None:
-                    self._paths.setdefault(node.path, node)
+            for every in self.root.walk():
+                if every.parent is not None:
+                    self._paths.setdefault(every.path, every)
         node = self._paths.get(path)
         if node is None:
             node = element_of(self._paths, path) or page_in_runs(self.sections, path)

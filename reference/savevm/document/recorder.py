@@ -231,6 +231,12 @@ def _collapse(node: Node, children: list[Node], value: object) -> None:
         return
     node.role = Role.FIELD
     plain = _plain(value)
+    if isinstance(plain, list):
+        if len(plain) != len(children):
+            plain = None
+    elif isinstance(children[0].value, bytes):
+        # Of a buffer only a part may travel: what was read is what is there.
+        plain = None
     # An array that happens to have one element is an array still.
     several = len(children) > 1 or isinstance(plain, list)
     if several:
@@ -251,7 +257,7 @@ def _plain(value: object) -> Value:
     if isinstance(value, list) and value:
         first = type(value[0])
         if first in _ATOMS:
-            return cast(Value, value)
+            return None if None in value else cast(Value, value)
         if first is bytearray:
             return [bytes(item) for item in value]
     return None
