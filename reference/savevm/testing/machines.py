@@ -14,7 +14,7 @@ class PlainDevice(State):
         attributes: the state.
     """
 
-    def __init__(self, path: str | None = None, **attributes: object) -> None:
+    def __init__(self, path: str | None = None, /, **attributes: object) -> None:
         super().__init__(**attributes)
         self.path = path
 
