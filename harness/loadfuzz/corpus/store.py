@@ -93,6 +93,11 @@ def write_corpus(folder: Path, manifest: Manifest, streams: Mapping[str, bytes])
     """
     try:
         before = _rows_before(folder)
+    except OSError as error:
+        raise UsageError(
+            f"--out {folder} cannot be used: {error.strerror}; name a folder that you may write to"
+        ) from error
+    try:
         changed: list[str] = []
         for file, stream in sorted(streams.items()):
             path = folder / file
