@@ -80,6 +80,11 @@ class Document:
         """
         return _parse(cls, FileStore(path), machine_factory)
 
+    def close(self) -> None:
+        """Close the file of a Document that has one; it can then no more be asked
+        for bytes.  Calling it twice is allowed."""
+        self._store.close()
+
     # -- bytes -----------------------------------------------------------------------------
 
     def to_bytes(self) -> bytes:

@@ -35,6 +35,9 @@ class Store(Protocol):
     def finditer(self, pattern: "re.Pattern[bytes]", start: int, end: int) -> Iterator[int]:
         """Offsets where ``pattern`` matches, each at most once, in order."""
 
+    def close(self) -> None:
+        """Give back what the store holds open.  Calling it twice is allowed."""
+
 
 class MemoryStore:
     """Bytes in memory."""
@@ -54,6 +57,9 @@ class MemoryStore:
     def finditer(self, pattern: "re.Pattern[bytes]", start: int, end: int) -> Iterator[int]:
         for match in pattern.finditer(self.data, start, end):
             yield match.start()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FileStore:

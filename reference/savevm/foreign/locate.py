@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-VMDESC_WINDOW: Final = 8 << 20
-"""Bytes at the end of a stream that are searched.  Real descriptions have some
-tens of kilobytes, and what follows one is padding."""
 TEXT_MAX: Final = 4 << 20
 """Longest description that is read: a hundred times the largest known, and small
 enough that parsing it takes little."""
+VMDESC_WINDOW: Final = TEXT_MAX + (1 << 20)
+"""Bytes at the end of a stream that are searched: a description, and some padding
+behind it."""
 _HEAD: Final = 5
 _LAST: Final = 0x7D  # closing brace
 _START: Final = re.compile(rb"\x06[\x00-\xff]{4}\{")
