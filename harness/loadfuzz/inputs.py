@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-STREAM_SIZE_MAX: Final = 1 << 20
-"""Largest input a mutator makes: real device state is some tens of kB, and a
-mutator that may grow its input must stop somewhere."""
+STREAM_SIZE_MAX: Final = 2 << 20
+"""Largest input a mutator makes: real device state is some tens of kB, a
+pc with two network cards and their ROMs just over a MiB, and a mutator that may
+grow its input must stop somewhere."""
 
 
 @dataclass(frozen=True, slots=True)

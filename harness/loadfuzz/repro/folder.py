@@ -34,7 +34,7 @@ MACHINE: Final = "machine"
 MANIFEST: Final = "finding.json"
 REPORT: Final = "report.txt"
 FILE_SIZE_MAX: Final = 1 << 26
-"""Largest file of a finding that is read, in bytes; streams are at most 1 MiB."""
+"""Largest file of a finding that is read, in bytes; streams are at most 2 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
