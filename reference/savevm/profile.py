@@ -162,7 +162,7 @@ SWITCHES: Final[tuple[Switch, ...]] = (
     _switch(
         "ram_block_survives_loads",
         "CONTINUE at the start of a load means the last block of the previous load",
-        "CONTINUE needs a block named earlier in the same section",
+        "CONTINUE needs a block named earlier in the same load",
         "static RAMBlock *block in host_from_stream_offset",
     ),
     _switch(

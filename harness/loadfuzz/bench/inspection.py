@@ -38,7 +38,9 @@ def write_stream(path: Path, size_mib: int) -> None:
     eos = (0x10).to_bytes(8, "big")
     total = pages * PAGE
     start = b"\x01" + (2).to_bytes(4, "big") + b"\x03ram" + bytes(4) + (4).to_bytes(4, "big")
-    block_list = (total | 0x04).to_bytes(8, "big") + name + total.to_bytes(8, "big")
+    block_list = (total | 0x04).to_bytes(8, "big")
+    if pages:
+        block_list += name + total.to_bytes(8, "big")
     body = bytes(range(1, 256)) * 17
     page = body[:PAGE]
     with path.open("wb") as file:

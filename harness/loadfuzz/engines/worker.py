@@ -38,7 +38,7 @@ INSTRUMENT: Final = "--instrument"
 
 ADDRESS_SPACE_EXTRA: Final = 1 << 30
 """Bytes of address space that a worker may take beyond what it has when it is
-ready: inputs are at most 1 MiB, so a load that wants a GiB believes a lie."""
+ready: inputs are at most 2 MiB, so a load that wants a GiB believes a lie."""
 
 
 def run_batch(
@@ -47,6 +47,7 @@ def run_batch(
     *,
     stopped: Callable[[], bool] = lambda: False,
     arguments: Sequence[str] = (),
+    session_type: "type[Session] | None" = None,
 ) -> BatchResult:
     """Do one batch.
 
@@ -59,6 +60,7 @@ def run_batch(
         emit: hears every event of the worker, :class:`WorkerEnded` last.
         stopped: somebody wants the worker to end; asked after every execution.
         arguments: further flags for libFuzzer.
+        session_type: what does the work of one input, for measurements.
 
     Raises:
         UsageError: there is no such target.
@@ -79,7 +81,9 @@ def run_batch(
     except OSError as error:
         raise explain(error, "making the worker's folder") from error
     with last_input, Watchdog(batch.load_timeout_s / SUSPICION_SHARE) as watchdog:
-        session = Session(batch, target, ALL, emit, write_finding, watchdog, last_input, stopped)
+        session = (session_type or Session)(
+            batch, target, ALL, emit, write_finding, watchdog, last_input, stopped
+        )
         if batch.engine is Engine.ATHERIS:
             _run_atheris(session, arguments, last_input.close)
         reason = _run_native(session)
@@ -178,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
         if failure is not None:
             raise failure
         if instrument is not None:
-            _import_instrumented(batch, instrument)
+            import_instrumented(batch, instrument)
         emit(WorkerStarted(batch.worker, os.getpid()))
         _guard_process(batch)
         result = run_batch(batch, emit, stopped=_Stop(), arguments=flags)
@@ -220,8 +224,12 @@ def _become_wrapper(batch: Batch, path: Path) -> Exception:
         os.close(stdout)
 
 
-def _import_instrumented(batch: Batch, packages: Sequence[str]) -> None:
-    """Import everything that matters with the target's packages instrumented."""
+def import_instrumented(batch: Batch, packages: Sequence[str]) -> None:
+    """Import everything that matters with the target's packages instrumented.
+
+    Raises:
+        InfraError: Atheris is missing, or a package was imported before.
+    """
     try:
         import atheris
     except ImportError as error:
