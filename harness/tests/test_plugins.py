@@ -11,6 +11,7 @@ import pytest
 from loadfuzz import plugins
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.plugins import TARGETS, check_target_name, find, load_target
+from loadfuzz.testing.installed import install_target
 
 
 def points(*pairs: tuple[str, str]) -> list[EntryPoint]:
@@ -84,9 +85,7 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("its_target", None)
 
 
-def test_a_target_of_another_distribution_is_found_like_ours(
-    on_path: Path, install_target: Callable[[Path, str, str, str], None]
-) -> None:
+def test_a_target_of_another_distribution_is_found_like_ours(on_path: Path) -> None:
     install_target(on_path, "its", "its_target:TARGET", "somebodys")
     (on_path / "its_target.py").write_text(
         "class T:\n"

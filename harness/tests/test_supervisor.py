@@ -26,6 +26,8 @@ from loadfuzz.events import Event
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Input
+from loadfuzz.repro.again import Run
+from loadfuzz.repro.replay import Replayed
 
 PREPARE = """\
 import json, os, sys
@@ -253,6 +255,69 @@ def test_a_death_inside_a_load_is_a_finding(tmp_path: Path) -> None:
     assert isinstance(finding, events.FindingAnnounced)
     assert (stage.folder.path / finding.folder / "input").read_bytes() == b"QEVMdeadly"
     assert len(stage.heard.of(events.FindingRepeated)) == 1
+
+
+def deadly(batch: Batch, end: Exit, silent: bool) -> Finding:
+    """The finding of a worker that died while it ran a corpus entry."""
+    return Finding(
+        batch.target,
+        Input(b"QEVM"),
+        Violation("clean-error", "it ended the process", "a LoadError", str(end), "x.py"),
+        Execution(ExitKind.CRASHED, Depth.NOTHING, escape=Escape(str(end), "", ())),
+        executions=30,
+    )
+
+
+def replaying(times: int) -> Callable[..., object]:
+    """A replay in which so many of the runs show it again."""
+
+    async def replay(target: str, item: Input, runs: int, *, wanted: Violation) -> Replayed:
+        made = [
+            Run(number, ExitKind.CRASHED, Depth.NOTHING, "", (wanted,) * (number < times))
+            for number in range(runs)
+        ]
+        return Replayed(tuple(made), wanted)
+
+    return replay
+
+
+DIES_ONCE = "if starts == 0:\n    progress(30); os.kill(os.getpid(), {})\nend(batch['executions'])"
+
+
+@pytest.mark.parametrize(
+    ("number", "again", "is_finding"),
+    [(9, 0, False), (15, 0, False), (9, 2, True), (11, 0, True), (11, 3, True)],
+    ids=["killed", "terminated", "kills-itself", "flaky-crash", "crash"],
+)
+def test_a_worker_that_others_killed_is_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, again: int, is_finding: bool
+) -> None:
+    monkeypatch.setattr(module, "replay", replaying(again))
+    # What the worker does on SIGTERM is its own business here.
+    program = f"signal.signal(signal.SIGTERM, signal.SIG_DFL)\n{DIES_ONCE.format(number)}"
+    stage = Stage(tmp_path, program, executions=100, autopsy=deadly).run()
+    found = stage.heard.of(events.FindingAnnounced)
+    assert bool(found) is is_finding
+    warned = any("somebody else did it" in text for text in stage.heard.warnings())
+    assert warned is not is_finding
+    if is_finding:
+        assert found[0].reliability == (again, 3)  # type: ignore[union-attr]
+    assert stage.totals.executions == 100
+
+
+def test_a_corpus_entry_that_ends_workers_is_put_in_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "replay", replaying(3))
+    stage = Stage(tmp_path, DIES_ONCE.format(11), executions=100, autopsy=deadly)
+    corpus = stage.folder.path / "corpus"
+    corpus.mkdir()
+    digest = stage.folder.corpus.add(b"QEVM")
+    assert digest is not None
+    stage.run()
+    assert (stage.folder.path / "quarantine" / digest).read_bytes() == b"QEVM"
+    assert not (corpus / digest).exists()
+    assert f"corpus entry {digest[:16]} ends workers" in stage.heard.warnings()[0]
 
 
 def test_a_finding_that_is_not_on_disk_is_a_warning(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
     events.ndjson        what happened, without times, process ids or paths
     corpus/<sha256>      streams worth mutating
     findings/<name>/     one folder per finding, see loadfuzz.repro.folder
+    quarantine/<sha256>  streams that end every worker that starts from them
     worker-N/            what worker N needs to remember
     lock                 held while the campaign runs
 """
@@ -75,6 +76,23 @@ class CampaignFolder:
         """Where findings are."""
         return self.path / "findings"
 
+    def quarantine(self, digest: str) -> bool:
+        """Take a stream out of the corpus, so that workers start without it.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            OSError: it is there and cannot be moved.
+        """
+        place = self.path / "quarantine"
+        place.mkdir(exist_ok=True)
+        try:
+            (self.path / "corpus" / digest).rename(place / digest)
+        except FileNotFoundError:
+            return False
+        return True
+
     @property
     def events(self) -> Path:
         """The event log."""
@@ -128,15 +146,16 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
         raise UsageError(f"--out {out}: {culprit} is a file; name a folder") from None
     except OSError as error:
         raise _unusable(out, error) from error
-    _check_writable(out)
     if _MANIFEST in content:
         _check_manifest(out, target)
+        _check_writable(out)
         return CampaignFolder(out.resolve(), out, resumed=True)
     if content:
         raise UsageError(
             f"--out {out}: the folder has other files in it ({min(content)}) and is no campaign's; "
-            "name a new or empty folder"
+            "name a new or empty folder with --out"
         )
+    _check_writable(out)
     return CampaignFolder(out.resolve(), out, resumed=False)
 
 

@@ -69,6 +69,11 @@ DISK_FREE_MIN: Final = 1 << 20
 _DONE: Final = frozenset({"budget", "stopped"})
 """Reasons of a worker that did what it was told."""
 
+_FROM_OUTSIDE: Final = frozenset(
+    {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+)
+"""Signals that people and kernels send; a loader that sends one to itself does it again."""
+
 Autopsy = Callable[[Batch, Exit, bool], Finding | None]
 """What a worker's death says about the target, ``None`` when nothing; given its batch, how it
 ended, and whether we ended it for its silence."""
@@ -232,12 +237,17 @@ class Supervisor:
                 self._tell(msgspec.structs.replace(slot.ended, restarted=False))
                 return
             self._check_disk()
-            slot.barren = 0 if executions else slot.barren + 1
             if self._stopping:
                 self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
                 return
             reason = _reason_of(slot, end)
-            await self._bury(slot, batch, end)
+            finding = self._autopsy(batch, end, slot.silent)
+            got_on = executions > 0
+            if finding is not None:
+                # It may have died before it could report what it had done.
+                executions = max(executions, finding.executions)
+                got_on |= await self._bury(slot, finding, end)
+            slot.barren = 0 if got_on else slot.barren + 1
             again = slot.barren < BARREN_MAX and slot.starts <= RESTARTS_MAX
             self._tell(events.WorkerEnded(slot.index, executions, reason, restarted=again))
             if not again:
@@ -364,22 +374,33 @@ class Supervisor:
             text = f"worker {slot.index} sent a line that is no event ({reason}): {line[:60]!r}"
             self._tell(events.MachineryWarning(text))
 
-    async def _bury(self, slot: _Slot, batch: Batch, end: Exit) -> None:
-        """Make a finding of a death that the target caused."""
-        finding = self._autopsy(batch, end, slot.silent)
-        if finding is None:
-            return
-        if finding.signature not in self._totals.findings:
+    async def _bury(self, slot: _Slot, finding: Finding, end: Exit) -> bool:
+        """Keep the finding that a death is; whether the next worker has a better start."""
+        known = finding.signature in self._totals.findings
+        if not known:
             finding = await self._confirm(finding)
-        place = write_finding(self._folder.path, finding)
+            if finding.reliability[0] == 0 and (slot.silent or end.signal in _FROM_OUTSIDE):
+                self._tell(events.MachineryWarning(
+                    f"worker {slot.index} {_reason_of(slot, end)}; what it was running does not do "
+                    "that again, so somebody else did it (out of memory? killed by hand?)"
+                ))  # fmt: skip
+                return False
+        digest = finding.input.digest
+        quarantined = self._folder.quarantine(digest)
+        if quarantined:
+            self._tell(events.MachineryWarning(
+                f"corpus entry {digest[:16]} ends workers; it is in quarantine now"
+            ))  # fmt: skip
+        place = None if known else write_finding(self._folder.path, finding)
         if place is None:
             self._tell(events.FindingRepeated(slot.index, finding.signature, slot.starts))
-            return
+            return quarantined
         self._tell(events.FindingAnnounced(
             worker=slot.index, signature=finding.signature, oracle=finding.violation.oracle,
             title=finding.violation.title, path=finding.violation.path, folder=place,
             executions=finding.executions, reliability=finding.reliability,
         ))  # fmt: skip
+        return True
 
     async def _confirm(self, finding: Finding) -> Finding:
         """``finding`` with its reliability, if that can be had in reasonable time."""

@@ -8,7 +8,7 @@ import click
 
 from loadfuzz.campaign.settings import TIME_MAX_S
 
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])")
 _SCALES: Final = {"k": 1000, "M": 1_000_000, "G": 1_000_000_000}
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -23,7 +23,7 @@ def duration_s(value: str) -> float:
     parts = _PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    elif re.fullmatch(r"\d+(?:\.\d+)?", text):
+    elif re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
         seconds = float(text)
     else:
         raise click.BadParameter(f"{value!r} is no time; write for example 90s, 10m or 1h30m")

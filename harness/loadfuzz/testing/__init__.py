@@ -1,0 +1,1 @@
+"""What tests of the harness, and of what plugs into it, have in common."""
