@@ -206,8 +206,9 @@ class View:
 
     def _field(self, line: FieldLine, path: str) -> Iterator[str]:
         offset = f"  {line.start:0{self._digits}x}  "
-        kind = shorten(printable(line.type), TYPE_WIDTH)
         path = printable(path)
+        # Of what is no field the type is its role, which is the end of its path too.
+        kind = "" if path.endswith(f"/{line.type}") else shorten(printable(line.type), TYPE_WIDTH)
         if len(path) > PATH_WIDTH:
             yield f"{offset}{path}"
             head = f"{' ' * len(offset)}{'':<{PATH_WIDTH}} {kind:<{TYPE_WIDTH}} "
