@@ -8,7 +8,7 @@ from loadfuzz.abc import Mutable
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.mutation import Mutation, Splice, apply, splice
 from loadfuzz.mutators import ALL
-from loadfuzz.mutators.stack import MutationStack
+from loadfuzz.mutators.stack import SWARM_CHILDREN, MutationStack
 from loadfuzz.places import Places
 from loadfuzz.rng import Rng
 from savevm.board import full_machine
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_child(full: bytes) -> None:
     assert first == second
 
 
-def test_batches_swarm_differently(full: bytes) -> None:
+def test_swarms_differ_from_seed_to_seed_and_from_time_to_time(full: bytes) -> None:
     names = set()
     for seed in range(12):
         stack = MutationStack.default(Rng(seed))
@@ -83,6 +83,13 @@ def test_batches_swarm_differently(full: bytes) -> None:
         drawn = {m.operator for _ in range(60) for m in stack.child(mutable(full), rng)[1]}
         names.add(frozenset(drawn))
     assert len(names) > 6
+    stack, rng = MutationStack.default(Rng(3)), Rng(1)
+    subject = mutable(b"QEVM" + bytes(60))
+    stretches = set()
+    for _ in range(5):
+        drawn = [stack.child(subject, rng)[1] for _ in range(SWARM_CHILDREN)]
+        stretches.add(frozenset(m.operator for records in drawn for m in records))
+    assert len(stretches) > 1
 
 
 def test_overlapping_splices_are_refused() -> None:

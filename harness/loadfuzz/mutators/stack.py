@@ -1,9 +1,11 @@
 """From a parent to a child: which operators, how many, and never a failure.
 
-Theory of operation.  A batch swarms: some operators are switched off and
-others weighted up, so that batches explore differently.  A child is made of
-one to a few mutations; each after the first needs the intermediate stream's
-own places, so stacks are short and their depth is drawn geometrically.
+Theory of operation.  Mutation swarms: for some thousand children some operators
+are switched off and others weighted up, then the swarm is drawn anew, so that
+stretches of a run explore differently and none misses an operator for good.  A
+child is made of one to a few mutations; each after the first needs the
+intermediate stream's own places, so stacks are short and their depth is drawn
+geometrically.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +21,9 @@ _DEPTH_MAX: Final = 4
 _TRIES_MAX: Final = 8
 """Draws until an operator finds a place; then the stream has none to offer."""
 _SWARM_OFF: Final = (1, 6)
-"""Share of operators that a batch switches off."""
+"""Share of operators that a swarm switches off."""
+SWARM_CHILDREN: Final = 2000
+"""Children until the next swarm: some seconds of one worker."""
 
 
 class MutationStack:
@@ -27,23 +31,37 @@ class MutationStack:
 
     Args:
         operators: what to draw from.
-        weights: one for each; 0 switches it off.
+        swarm: decides about swarms; ``None`` for every operator at its own
+            weight all the time.
     """
 
-    def __init__(self, operators: Sequence[Mutator], weights: Sequence[int]) -> None:
-        pairs = [(op, w) for op, w in zip(operators, weights, strict=True) if w > 0]
-        self._operators = [op for op, _ in pairs]
-        self._weights = [weight for _, weight in pairs]
+    def __init__(self, operators: Sequence[Mutator], swarm: Rng | None = None) -> None:
+        self._all = tuple(operators)
+        self._swarm = swarm
+        self._operators: list[Mutator] = []
+        self._weights: list[int] = []
+        self._left = 0
 
     @classmethod
     def default(cls, rng: Rng) -> "MutationStack":
-        """All built-in operators, swarmed by ``rng``: about one in six is off,
-        the others weigh between half and double."""
-        weights = []
-        for operator in ALL:
-            off = rng.chance(*_SWARM_OFF) and not operator.name.startswith("raw")
-            weights.append(0 if off else max(operator.weight * rng.between(2, 8) // 4, 1))
-        return cls(ALL, weights)
+        """All built-in operators, swarmed by ``rng``."""
+        return cls(ALL, rng)
+
+    def _draw_swarm(self) -> None:
+        """About one operator in six is off, the others weigh half to double."""
+        self._left = SWARM_CHILDREN
+        self._operators, self._weights = list(self._all), [op.weight for op in self._all]
+        swarm = self._swarm
+        if swarm is None:
+            return
+        drawn = [(swarm.chance(*_SWARM_OFF), swarm.between(2, 8)) for _ in self._all]
+        pairs = [
+            (operator, max(operator.weight * quarters // 4, 1))
+            for operator, (off, quarters) in zip(self._all, drawn, strict=True)
+            if not off or operator.name.startswith("raw")
+        ]
+        self._operators = [operator for operator, _ in pairs]
+        self._weights = [weight for _, weight in pairs]
 
     def child(
         self, subject: Mutable, rng: Rng, again: Callable[[bytes], Mutable] | None = None
@@ -60,6 +78,9 @@ class MutationStack:
             The child, at most ``size_max`` bytes, and what was done; the parent
             itself (cut to size) and nothing when no operator found a place.
         """
+        if not self._left:
+            self._draw_swarm()
+        self._left -= 1
         stream = subject.stream
         done: list[Mutation] = []
         depth = 1
@@ -89,4 +110,3 @@ class MutationStack:
 def _fits(mutation: Mutation, subject: Mutable) -> bool:
     grown = sum(len(s.replacement) - (s.end - s.start) for s in mutation.splices)
     return len(subject.stream) + grown <= subject.size_max
-
