@@ -27,7 +27,8 @@ stream carries, else only the section's footer is looked for.
 
 from savevm.document.document import Document
 from savevm.document.edits import Consistency, Dependent, Edit
-from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
+from savevm.document.nodes import Node, SectionNode, Value
+from savevm.document.ram_nodes import RamRunNode, RamSpanNode
 from savevm.recording import NodeKind, Role
 
 __all__ = [

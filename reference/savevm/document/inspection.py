@@ -6,22 +6,33 @@ rely on.  How it looks on a screen is not decided here.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from savevm.document.document import Document
-from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
+from savevm.document.inspection_json import Json, as_json
+from savevm.document.nodes import Node, SectionNode, Value
+from savevm.document.ram_summary import BlockSummary, RamSummary, ram_of
 from savevm.errors import LoadError
 from savevm.foreign.text import parse_vmdesc
-from savevm.ram.items import RAMFlag
 from savevm.recording import NodeKind, Role
+
+__all__ = [
+    "BlockSummary",
+    "FieldLine",
+    "Inspection",
+    "Json",
+    "ProblemLine",
+    "RamSummary",
+    "SectionReport",
+    "VmdescSummary",
+    "as_json",
+    "describe",
+    "problem_line",
+]
 
 FIELDS_MAX: Final = 20_000
 """Fields one section is described with; a RAM section that jumps about has one
 for every page, and their sums say more."""
-BLOCKS_MAX: Final = 4096
-"""RAM blocks one section is described with; a hostile list can name more."""
-
-Json: TypeAlias = "int | float | str | bool | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +53,6 @@ class FieldLine:
     type: str
     value: Value
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class BlockSummary:
-    """Pages of one RAM block in one section.
-
-    Attributes:
-        name: of the block.
-        length: in bytes, where the section's block list says it.
-        pages, zero_pages, xbzrle_pages: items of each kind.
-    """
-
-    name: str
-    length: int | None
-    pages: int
-    zero_pages: int
-    xbzrle_pages: int
-
-
-@dataclass(frozen=True, slots=True)
-class RamSummary:
-    """All RAM items of one section, added up.
-
-    Attributes:
-        pages, zero_pages, xbzrle_pages: items of each kind.
-        blocks: by name, in the order they come.
-    """
-
-    pages: int
-    zero_pages: int
-    xbzrle_pages: int
-    blocks: tuple[BlockSummary, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +188,7 @@ def _section(section: SectionNode) -> SectionReport:
     return SectionReport(
         section.type_label, section.path, section.section_id, section.idstr, section.instance_id,
         section.version_id, section.start, section.end, tuple(lines), dropped, opaque,
-        _ram(section),
+        ram_of(section),
     )  # fmt: skip
 
 
@@ -217,81 +196,6 @@ def _payload(section: SectionNode) -> Iterator[Node]:
     for leaf in section.leaves():
         if section.header_end <= leaf.start < section.payload_end:
             yield leaf
-
-
-# -- RAM -----------------------------------------------------------------------------------
-
-
-class _Counts:
-    """Items of one block while they are counted."""
-
-    __slots__ = ("length", "kinds")
-
-    def __init__(self) -> None:
-        self.length: int | None = None
-        self.kinds: dict[int, int] = {}
-
-    def add(self, kind: int, items: int) -> None:
-        self.kinds[kind] = self.kinds.get(kind, 0) + items
-
-
-def _ram(section: SectionNode) -> RamSummary | None:
-    blocks: dict[str, _Counts] = {}
-    any_item = False
-    for node in section.children:
-        if node.kind is not NodeKind.RAM_ITEM:
-            continue
-        any_item = True
-        if isinstance(node, RamSpanNode):
-            for kind, items in node.items.items():
-                _add(blocks, node.block, kind, items)
-        elif isinstance(node, RamRunNode):
-            _add(blocks, node.block, node.flags & ~RAMFlag.CONTINUE, node.items)
-        else:
-            _add(blocks, node.name.rpartition("/")[0], _item_kind(node), 1)
-            _lengths(node, blocks)
-    if not any_item:
-        return None
-    summaries = tuple(_block(name, counts) for name, counts in blocks.items())
-    return RamSummary(
-        sum(b.pages for b in summaries),
-        sum(b.zero_pages for b in summaries),
-        sum(b.xbzrle_pages for b in summaries),
-        summaries,
-    )
-
-
-def _add(blocks: dict[str, _Counts], block: str, kind: int, items: int) -> None:
-    if kind in _COUNTED and (block in blocks or len(blocks) < BLOCKS_MAX):
-        blocks.setdefault(block, _Counts()).add(kind, items)
-
-
-_COUNTED: Final = frozenset({RAMFlag.PAGE, RAMFlag.ZERO, RAMFlag.XBZRLE})
-
-
-def _block(name: str, counts: _Counts) -> BlockSummary:
-    kinds = counts.kinds
-    return BlockSummary(
-        name, counts.length, kinds.get(RAMFlag.PAGE, 0), kinds.get(RAMFlag.ZERO, 0),
-        kinds.get(RAMFlag.XBZRLE, 0),
-    )  # fmt: skip
-
-
-def _item_kind(node: Node) -> int:
-    first = node.children[0] if node.children else node
-    # Flags lie below the least page size (RAM items' first word).
-    return first.value & 0x3FF & ~RAMFlag.CONTINUE if isinstance(first.value, int) else 0
-
-
-def _lengths(node: Node, blocks: dict[str, _Counts]) -> None:
-    """Take lengths out of a block list."""
-    name = ""
-    for leaf in node.leaves():
-        if leaf.role is Role.RAM_NAME and isinstance(leaf.value, str):
-            name = leaf.value
-        elif leaf.role is Role.RAM_LENGTH and isinstance(leaf.value, int):
-            if name in blocks or len(blocks) < BLOCKS_MAX:
-                blocks.setdefault(name, _Counts()).length = leaf.value
 
 
 # -- the rest --------------------------------------------------------------------------------
@@ -316,82 +220,3 @@ def _vmdesc(document: Document) -> VmdescSummary | None:
     if parsed is None:
         return VmdescSummary(node.start, node.end, None, 0)
     return VmdescSummary(node.start, node.end, parsed.page_size, len(parsed.devices))
-
-
-# -- JSON ------------------------------------------------------------------------------------
-
-
-def as_json(inspection: Inspection) -> dict[str, Json]:
-    """The shape that scripts may rely on: size, sections with fields, problems;
-    and machine, RAM sums and vmdesc beside them.  Bytes are hexadecimal."""
-    vmdesc = inspection.vmdesc
-    return {
-        "size": inspection.size,
-        "machine": inspection.machine,
-        "sections": [_section_json(section) for section in inspection.sections],
-        "others": [_line_json(line) for line in inspection.others],
-        "vmdesc": None
-        if vmdesc is None
-        else {
-            "start": vmdesc.start,
-            "end": vmdesc.end,
-            "page_size": vmdesc.page_size,
-            "devices": vmdesc.devices,
-        },
-        "problems": [
-            {"start": problem.start, "path": problem.path, "message": problem.message}
-            for problem in inspection.problems
-        ],
-        "problems_dropped": inspection.problems_dropped,
-    }
-
-
-def _section_json(section: SectionReport) -> dict[str, Json]:
-    ram = section.ram
-    return {
-        "type": section.type,
-        "section_id": section.section_id,
-        "idstr": section.idstr,
-        "instance_id": section.instance_id,
-        "version_id": section.version_id,
-        "start": section.start,
-        "end": section.end,
-        "fields": [_line_json(line) for line in section.fields],
-        "fields_dropped": section.fields_dropped,
-        "opaque_bytes": section.opaque_bytes,
-        "ram": None
-        if ram is None
-        else {
-            "pages": ram.pages,
-            "zero_pages": ram.zero_pages,
-            "xbzrle_pages": ram.xbzrle_pages,
-            "blocks": [
-                {
-                    "name": block.name,
-                    "length": block.length,
-                    "pages": block.pages,
-                    "zero_pages": block.zero_pages,
-                    "xbzrle_pages": block.xbzrle_pages,
-                }
-                for block in ram.blocks
-            ],
-        },
-    }
-
-
-def _line_json(line: FieldLine) -> dict[str, Json]:
-    return {
-        "path": line.path,
-        "start": line.start,
-        "end": line.end,
-        "type": line.type,
-        "value": _value_json(line.value),
-    }
-
-
-def _value_json(value: Value) -> Json:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_value_json(item) for item in value]
-    return value

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from savevm.document.nodes import Node, RamRunNode, SectionNode
+from savevm.document.nodes import Node, SectionNode
+from savevm.document.ram_nodes import RamRunNode
 from savevm.recording import NodeKind, Role
 
 _ELEMENT: Final = re.compile(r"(.+)\[(\d{1,9})\]")

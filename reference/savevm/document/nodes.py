@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from savevm.constants import SectionType
-from savevm.ram.items import kind_name
 from savevm.recording import NodeKind, Role
 
 Value: TypeAlias = (
@@ -209,77 +208,3 @@ class SectionNode(Node):
             if node.role is role and node.start < self.header_end:
                 return node
         raise KeyError(f"{self.path} has no {role}")
-
-
-class RamRunNode(Node):
-    """A run of RAM items of one kind, equal size and consecutive addresses.
-
-    It is one leaf, however long; its items are computed.
-
-    Attributes:
-        flags: flag bits of the items' headers.
-        block: name of the RAM block.
-        address: offset of the first page in its block.
-        page_size: distance of addresses, bytes.
-        items: how many.
-    """
-
-    __slots__ = ("flags", "block", "address", "page_size", "items")
-    WORD_SIZE: Final = 8
-    """Bytes of an item's first word."""
-
-    def __init__(
-        self,
-        name: str,
-        span: tuple[int, int],
-        role: Role,
-        flags: int,
-        block: str,
-        address: int,
-        items: int,
-        page_size: int,
-    ) -> None:
-        super().__init__(NodeKind.RAM_ITEM, name, span[0], span[1], role)
-        self.flags = flags
-        self.block = block
-        self.address = address
-        self.items = items
-        self.page_size = page_size
-
-    @property
-    def item_kind(self) -> str:
-        """``page`` or ``zero``, as in the path of an item."""
-        return kind_name(self.flags)
-
-    def item_span(self, index: int) -> tuple[int, int]:
-        """Half-open span of item ``index``, its 8-byte header included.
-
-        Raises:
-            IndexError: there is no such item.
-        """
-        if not 0 <= index < self.items:
-            raise IndexError(f"{self.path} has no item {index}")
-        size = self.size // self.items
-        return self.start + index * size, self.start + (index + 1) * size
-
-    def item_address(self, index: int) -> int:
-        """Offset in the block of the page that item ``index`` is for."""
-        return self.address + index * self.page_size
-
-
-class RamSpanNode(Node):
-    """RAM items of several kinds in one block, one behind the other: a leaf that
-    stands for as many as a large file has, where a node for each would fill
-    memory.
-
-    Attributes:
-        block: name of the RAM block.
-        items: how many of each kind, by flag without CONTINUE.
-    """
-
-    __slots__ = ("block", "items")
-
-    def __init__(self, name: str, start: int, end: int, block: str) -> None:
-        super().__init__(NodeKind.RAM_ITEM, name, start, end, Role.RAM_PAGE)
-        self.block = block
-        self.items: dict[int, int] = {}

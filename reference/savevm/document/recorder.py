@@ -17,9 +17,12 @@ from savevm.constants import (
     QEMU_VM_SECTION_PART,
     QEMU_VM_SECTION_START,
 )
-from savevm.document.nodes import Node, RamRunNode, RamSpanNode, SectionNode, Value
+from savevm.document.fields import collapse, name_ram_item
+from savevm.document.gaps import cut, settle
+from savevm.document.nodes import Node, SectionNode
+from savevm.document.ram_nodes import RamRunNode, RamSpanNode
 from savevm.errors import LoadError
-from savevm.ram.items import RAMFlag, RAMItem, RAMListEntry, kind_name
+from savevm.ram.items import RAMFlag, RAMItem
 from savevm.recording import NodeKind, Role
 
 PROBLEMS_MAX: Final = 1000
@@ -31,7 +34,6 @@ them are gathered in spans: what a large file has of them shall not fill memory.
 LEAF_BYTES_KEPT: Final = 1 << 16
 """Longest value a leaf of a file keeps; of longer ones the bytes are read again
 when asked for."""
-_ATOMS: Final = frozenset({int, bool, float, str, bytes})
 _ROLES: Final[dict[str, Role]] = {str(role): role for role in Role}
 _COLLAPSIBLE: Final = frozenset({NodeKind.FIELD, NodeKind.ELEMENT})
 _LIVE_LABELS: Final = {
@@ -50,6 +52,7 @@ class TreeRecorder:
     Attributes:
         problems: what the loader would have refused, in the order it was met.
         problems_dropped: how many more there were.
+        page_size: as given.
     """
 
     def __init__(self, page_size: int, *, lazy: bool = False) -> None:
@@ -91,14 +94,14 @@ class TreeRecorder:
         if not children and node.end == node.start:
             return  # nothing of it is on the wire
         if node.kind in _COLLAPSIBLE:
-            _collapse(node, children, value)
+            collapse(node, children, value)
         elif node.kind is NodeKind.RAM_ITEM:
             if self._lazy and isinstance(value, RAMItem) and value.block:
                 self._ram_nodes += 1
                 if self._ram_nodes > RAM_NODES_MAX:
                     self._gather(value.flags, value.block, 1, node.start, node.end)
                     return
-            _name_ram_item(node, value)
+            name_ram_item(node, value)
         node.children = children if node.role is None else ()
         if isinstance(node, SectionNode):
             self._describe_section(node)
@@ -121,15 +124,7 @@ class TreeRecorder:
         if self._lazy and self._ram_nodes > RAM_NODES_MAX:
             self._gather(flags, block, count, start, end)
             return
-        kind = kind_name(flags)
-        last = address + (count - 1) * self.page_size
-        where = f"{address:#x}" if count == 1 else f"{address:#x}-{last:#x}"
-        role = Role.RAM_FILL if flags & RAMFlag.ZERO else Role.RAM_PAGE
-        node = RamRunNode(
-            f"{block}/{kind} {where}", (start, end), role, flags, block, address, count,
-            self.page_size,
-        )  # fmt: skip
-        self._children.append(node)
+        self._children.append(RamRunNode(start, end, flags, block, address, count, self.page_size))
 
     def _gather(self, flags: int, block: str, count: int, start: int, end: int) -> None:
         """Add items to the span that ends where they begin, or begin one."""
@@ -151,13 +146,18 @@ class TreeRecorder:
 
     # -- for a load that has to find its footing --------------------------------------------
 
+    @property
+    def noted(self) -> int:
+        """How many problems there have been."""
+        return len(self.problems) + self.problems_dropped
+
     def open_names(self) -> tuple[str, ...]:
         """Names of the structures that are open, outermost first."""
         return tuple(node.name for node in self._open)
 
     def cut(self, offset: int) -> None:
         """Take back everything recorded in the open structure from ``offset`` on."""
-        _cut(self._children, offset)
+        cut(self._children, offset)
 
     def add_opaque(self, start: int, end: int, role: Role = Role.OPAQUE) -> None:
         """A leaf over bytes that nothing was read from."""
@@ -175,7 +175,7 @@ class TreeRecorder:
             # Sections have taken their own: what is left ends the sections.
             if node.role is Role.SECTION_TYPE:
                 node.name = "eof"
-        _settle(root)
+        settle(root)
         return root
 
     # -- sections ---------------------------------------------------------------------------
@@ -210,114 +210,3 @@ class TreeRecorder:
             node.name = f"{node.name}/PART[{turn}]"
         else:
             node.name = f"{node.name}/{_LIVE_LABELS.get(node.type, '')}"
-
-
-def _collapse(node: Node, children: list[Node], value: object) -> None:
-    """Make a field whose children are its plain reads a leaf."""
-    if not children:
-        return
-    size = children[0].end - children[0].start
-    position = node.start
-    for child in children:
-        if (
-            child.role is not Role.FIELD
-            or child.type_name
-            or child.start != position
-            or child.end - child.start != size
-        ):
-            return
-        position = child.end
-    if position != node.end:
-        return
-    node.role = Role.FIELD
-    plain = _plain(value)
-    if isinstance(plain, list):
-        if len(plain) != len(children):
-            plain = None
-    elif isinstance(children[0].value, bytes):
-        # Of a buffer only a part may travel: what was read is what is there.
-        plain = None
-    # An array that happens to have one element is an array still.
-    several = len(children) > 1 or isinstance(plain, list)
-    if several:
-        node.element_size = size
-    if plain is None or several != isinstance(plain, list):
-        values = [child.value for child in children]
-        plain = cast(Value, values) if several else values[0]
-        if isinstance(plain, list) and plain and None in plain:
-            plain = None
-    node.value = plain
-
-
-def _plain(value: object) -> Value:
-    if type(value) in _ATOMS:
-        return cast(Value, value)
-    if isinstance(value, (bytearray, memoryview)):
-        return bytes(value)
-    if isinstance(value, list) and value:
-        first = type(value[0])
-        if first in _ATOMS:
-            return None if None in value else cast(Value, value)
-        if first is bytearray:
-            return [bytes(item) for item in value]
-    return None
-
-
-def _name_ram_item(node: Node, value: object) -> None:
-    if isinstance(value, RAMItem):
-        kind = kind_name(value.flags)
-        node.name = f"{value.block}/{kind} {value.address:#x}" if value.block else kind
-    elif isinstance(value, RAMListEntry):
-        node.name = value.idstr
-
-
-def _cut(nodes: list[Node], offset: int) -> None:
-    while True:
-        while nodes and nodes[-1].start >= offset:
-            nodes.pop()
-        if not nodes or nodes[-1].end <= offset:
-            return
-        last = nodes[-1]
-        last.end = offset
-        if last.role is not None or not last.children:
-            # Half a value is no value: the gap becomes opaque.
-            nodes.pop()
-            return
-        if isinstance(last, SectionNode):
-            last.payload_end = min(last.payload_end, offset)
-        assert isinstance(last.children, list)
-        nodes = last.children
-
-
-def _settle(root: Node) -> None:
-    """Fill gaps with opaque leaves and tell every node its parent."""
-    stack = [root]
-    while stack:
-        parent = stack.pop()
-        children = parent.children
-        position = parent.start
-        tight = True
-        for node in children:
-            node.parent = parent
-            if node.start != position:
-                tight = False
-            position = node.end
-            if node.role is None:
-                stack.append(node)
-        if tight and position == parent.end:
-            continue
-        filled: list[Node] = []
-        position = parent.start
-        for node in children:
-            _fill(filled, parent, position, node.start)
-            filled.append(node)
-            position = node.end
-        _fill(filled, parent, position, parent.end)
-        parent.children = filled
-
-
-def _fill(filled: list[Node], parent: Node, start: int, end: int) -> None:
-    if start < end:
-        gap = Node(NodeKind.OPAQUE, str(Role.OPAQUE), start, end, Role.OPAQUE)
-        gap.parent = parent
-        filled.append(gap)
