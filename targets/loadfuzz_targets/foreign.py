@@ -12,6 +12,7 @@ from typing import Final
 from loadfuzz.abc import Subject
 from loadfuzz.fitting import SEPARATOR
 from loadfuzz.inputs import Seed
+from loadfuzz_targets.page_image import PageImage
 from loadfuzz_targets.subject import MachineSubject
 from savevm.document import Document
 from savevm.errors import LoadError
@@ -62,6 +63,8 @@ class ForeignSubject(MachineSubject):
         super().__init__(machine)
         ram = machine.ram
         self._schedule = ram.incoming.schedule if ram is not None else SaveSchedule()
+        if ram is not None:
+            self._memory = PageImage(ram)
 
     def save(self) -> bytes:
         """The present state, its RAM in the pieces and the order of the stream the
