@@ -184,10 +184,11 @@ def test_the_machine_type_is_told_without_the_rest(machine: str, stream: bytes) 
 
 
 def test_without_its_pages_it_still_loads(machine: str, stream: bytes) -> None:
-    if machine == "none":
-        pytest.skip("it has no RAM")
     slim = leave_out_pages(Document.parse(stream))
-    assert len(slim) < len(stream) / 2
+    if machine == "none":
+        assert slim == stream  # it has no RAM
+    else:
+        assert len(slim) < len(stream) / 2
     own = foreign_machine(slim)
     load_from_bytes(own, slim)
     assert save_to_bytes(own) == slim
