@@ -60,6 +60,7 @@ def test_every_integer_of_a_machine_takes_its_own_value_unchanged() -> None:
         assert document.with_value(leaf, leaf.value, KEEP) == data, leaf
         edited += 1
     assert edited > 300
+    assert any(leaf.type_name == "bitmap" for leaf in document.leaves())
 
 
 def test_an_element_of_an_array_can_be_given_a_value() -> None:

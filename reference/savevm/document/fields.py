@@ -31,7 +31,7 @@ def collapse(node: Node, children: list[Node], value: object) -> None:
     if isinstance(plain, list):
         if len(plain) != len(children):
             plain = None
-    elif isinstance(children[0].value, bytes):
+    elif isinstance(plain, bytes):
         # Of a buffer only a part may travel: what was read is what is there.
         plain = None
     # An array that happens to have one element is an array still.
