@@ -9,7 +9,7 @@ from typing import Final
 
 from loadfuzz.engines.breeding import Breeder
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
-from loadfuzz.engines.schedule import Entry, Schedule
+from loadfuzz.engines.schedule import Schedule
 from loadfuzz.engines.session import Session, child_size_max
 from loadfuzz.errors import InfraError
 from loadfuzz.events import MachineryWarning
@@ -91,7 +91,7 @@ class NativeEngine:
             old.stream, old.digest = stream, digest
             self._session.corpus_size -= 1
         else:
-            self._schedule.add(Entry(stream, digest, seen.features, seen.accepted, ours=True))
+            self._schedule.add(stream, digest, seen, ours=True)
         self._session.added_entry(digest, len(stream), lineage.operators)
 
     def _take_in(self) -> str:
@@ -110,7 +110,7 @@ class NativeEngine:
                 continue
             self._breeder.size_max = max(self._breeder.size_max, child_size_max(len(stream)))
             seen = session.run(stream, NO_LINEAGE)
-            self._schedule.add(Entry(stream, digest, seen.features, seen.accepted, ours=False))
+            self._schedule.add(stream, digest, seen, ours=False)
             session.corpus_size += 1
             reason = session.ended()
             if reason:

@@ -10,15 +10,16 @@ The scheme, all of it.  Of eight draws
 - one goes to an entry drawn blindly, so that none is ever left out.
 
 The first and third are tournaments: of four entries drawn at random, the one
-whose rarest feature the fewest executions have shown wins, and of equals the
-one that was mutated least.  A draw costs the same however large the corpus is.
+wins whose rarest feature (of those that were new with it, if any were) the
+fewest executions have shown, and of equals the one that was mutated least.  A
+draw costs the same however large the corpus is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.feedback.novelty import Features, Novelty
+from loadfuzz.feedback.novelty import Features, Novelty, Observation
 from loadfuzz.rng import Rng
 
 ENTRIES_MAX: Final = 20_000
@@ -39,16 +40,14 @@ class Entry:
     Attributes:
         stream: its bytes.
         digest: its content address.
-        features: its behaviour.
-        accepted: the loader took it.
+        rare: the features by which its rarity is measured.
         ours: it was added by this worker, not given.
         drawn: times it was mutated.
     """
 
     stream: bytes
     digest: str
-    features: Features
-    accepted: bool
+    rare: Features
     ours: bool
     drawn: int = 0
 
@@ -83,14 +82,22 @@ class Schedule:
         part, whole = SMALLER
         return entry if size * whole <= len(entry.stream) * part else None
 
-    def add(self, entry: Entry) -> None:
-        """Take in an entry, if there is room."""
+    def add(self, stream: bytes, digest: str, seen: Observation, *, ours: bool) -> None:
+        """Take in a stream, if there is room.
+
+        Args:
+            stream: its bytes.
+            digest: its content address.
+            seen: what feedback said about it.
+            ours: it was added by this worker, not given.
+        """
         if len(self.entries) >= ENTRIES_MAX:
             return
+        entry = Entry(stream, digest, seen.fresh or seen.features, ours)
         self.entries.append(entry)
-        if entry.accepted:
+        if seen.accepted:
             self.accepted.append(entry)
-        self._by_behaviour.setdefault(entry.features, entry)
+        self._by_behaviour.setdefault(seen.features, entry)
 
     def draw(self, rng: Rng) -> Entry:
         """The entry to mutate next; there must be one."""
@@ -111,5 +118,5 @@ class Schedule:
         rarity = self._novelty.rarity
         return min(
             (rng.choice(entries) for _ in range(TOURNAMENT)),
-            key=lambda entry: (rarity(entry.features), entry.drawn),
+            key=lambda entry: (rarity(entry.rare), entry.drawn),
         )

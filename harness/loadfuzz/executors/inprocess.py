@@ -70,7 +70,7 @@ class InProcessExecutor:
         listener = self._trace
         listener.clear()
         kind, refusal, escape, cpu_s = guarded_load(
-            bench.subject, item, listener if trace else None, bench.watchdog
+            bench.subject, item, listener.hear if trace else None, bench.watchdog
         )
         execution = Execution(
             kind, listener.depth(kind, refusal), refusal, escape, cpu_s, listener.labels()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from loadfuzz.execution import Depth, ExitKind, Refusal
+from savevm.trace import Trace
 
 Event: TypeAlias = tuple[object, ...]
 """Name and arguments of a trace event, as they came."""
@@ -70,21 +71,26 @@ def label_of(event: Event) -> str:
 
 
 class SectionTrace:
-    """A trace that keeps the events of the load that runs.
+    """Keeps the events of the load that runs.
 
     Attributes:
         events: as they came.
+        hear: the trace to give to a loader; a closure, since it is called many
+            times per load.
     """
 
-    __slots__ = ("_labels", "events")
+    __slots__ = ("_labels", "events", "hear")
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        events: list[Event] = []
+        self.events = events
         self._labels: dict[Event, str] = {}
 
-    def __call__(self, *event: object) -> None:
-        if len(self.events) < EVENTS_MAX:
-            self.events.append(event)
+        def hear(*event: object) -> None:
+            if len(events) < EVENTS_MAX:
+                events.append(event)
+
+        self.hear: Trace = hear
 
     def clear(self) -> None:
         """Another load begins."""

@@ -20,7 +20,7 @@ FEATURES_MAX: Final = 1 << 16
 hundreds: this many come from a loader whose messages are unlike each time."""
 
 MEMO_MAX: Final = 1 << 13
-"""Event sequences whose features are remembered; then all are forgotten, which
+"""Event sequences and places that are remembered; then all are forgotten, which
 costs only time."""
 
 PARTS_MAX: Final = 64
@@ -28,7 +28,8 @@ PARTS_MAX: Final = 64
 they are taken for the stream's inventions and are all alike."""
 
 Features: TypeAlias = tuple[int, ...]
-"""Features of an execution as small numbers, ascending, each once."""
+"""Features of an execution as small numbers, each once; the same behaviour has
+them in the same order."""
 
 _STREAM_WORDS: Final = re.compile(r"'[^']*'|\"[^\"]*\"|-?0x[0-9a-fA-F]+|-?\d+")
 _REASON_MAX: Final = 80
@@ -61,7 +62,7 @@ class Novelty:
         hits: executions that showed each feature, by its number.
     """
 
-    __slots__ = ("_devices", "_events", "_numbers", "_parts", "hits")
+    __slots__ = ("_devices", "_events", "_numbers", "_parts", "_places", "hits")
 
     def __init__(self) -> None:
         self.hits: list[int] = []
@@ -69,24 +70,21 @@ class Novelty:
         self._events: dict[tuple[str, ...], Features] = {}
         self._devices: set[str] = set()
         self._parts: dict[str, set[str]] = {}
+        self._places: dict[tuple[str, ...], str] = {}
 
     def observe(self, execution: Execution) -> Observation:
         """Take in one execution."""
         known = len(self.hits)
         features = self._events_of(execution)
-        more = [
-            number
-            for number in (self._verdict_of(execution), self._number(("depth", execution.depth)))
-            if number is not None and number not in features
-        ]
-        if more:
-            features = tuple(sorted((*features, *more)))
+        for number in (self._number(("depth", execution.depth)), self._verdict_of(execution)):
+            if number is not None:
+                features = (*features, number)
         hits = self.hits
         for feature in features:
             hits[feature] += 1
-        fresh = (
-            tuple(feature for feature in features if feature >= known) if len(hits) > known else ()
-        )
+        fresh: Features = ()
+        if len(hits) > known:
+            fresh = tuple(feature for feature in features if feature >= known)
         return Observation(features, fresh, execution.kind is ExitKind.ACCEPTED)
 
     def rarity(self, features: Features) -> int:
@@ -145,6 +143,16 @@ class Novelty:
         return self._number(("verdict", *shape))
 
     def _place(self, path: tuple[str, ...]) -> str:
+        place = self._places.get(path)
+        if place is None:
+            if len(self._places) >= MEMO_MAX:
+                self._places.clear()
+            place = self._find_place(path)
+            if "?" not in place:  # what is unknown now may be known later
+                self._places[path] = place
+        return place
+
+    def _find_place(self, path: tuple[str, ...]) -> str:
         # Any part may be the stream's invention: an unknown device, a subsection or RAM block
         # that is not there. A device is known once it was loaded; of the rest, each place has
         # room for so many parts and no more.
