@@ -17,7 +17,7 @@ def command() -> None:
     """Look after a collection of streams."""
 
 
-@command.command()
+@command.command(short_help="Check a corpus against its manifest.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("corpus"), metavar="[DIR]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def verify(folder: Path, as_json: bool) -> int:

@@ -24,7 +24,7 @@ def command() -> None:
     """Make streams to start from, or take them from a real QEMU."""
 
 
-@command.command()
+@command.command(short_help="Write the reference's seeds with a manifest.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -53,7 +53,7 @@ def make(out: Path) -> None:
     click.echo(f"      loadfuzz run {target.name} --seeds {out / SEEDS}")
 
 
-@command.command()
+@command.command(short_help="Take a stream from a real QEMU.")
 @click.option(
     "--qemu", required=True, metavar="BINARY", help="Path or name of a qemu-system binary."
 )
