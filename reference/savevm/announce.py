@@ -120,10 +120,10 @@ class SelfAnnounce:
 
     Every announcement has five rounds, and a new one replaces one under way.
     In the seed (``profile.announce_count_is_static``) the rounds left are a
-    ``static int`` that nothing sets back.  So a second announcement after a whole first one sends its first frames and
-    then dies of an assertion, and one that begins during the first shares its
-    rounds: five in all, on the newer timer, and the older timer is lost once it
-    has fired.
+    ``static int`` that nothing sets back.  So a second announcement after a
+    whole first one sends its first frames and then dies of an assertion, and one
+    that begins during the first shares its rounds: five in all, on the newer
+    timer, and the older timer is lost once it has fired.
 
     Args:
         machine: whose :attr:`~savevm.machine.Machine.nics` announce themselves.
