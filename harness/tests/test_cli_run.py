@@ -168,6 +168,22 @@ def test_bad_seeds_are_named_and_set_aside_and_the_run_goes_on(installed: Instal
     assert next(line for line in log if line["event"] == "campaign-started")["seeds"] == 2
 
 
+def test_names_that_are_not_utf8_are_escaped(installed: Installed) -> None:
+    folder = os.fsencode(installed.folder)
+    with open(os.path.join(folder, b"\xffgood"), "wb") as file:
+        file.write(b"QEVMR")
+    with open(os.path.join(folder, b"\xff\x1bbad"), "wb") as file:
+        file.write(b"")
+    value = installed.json(*SHORT, "--seeds", os.fsdecode(b"\xffgood"), os.fsdecode(b"\xff\x1bbad"))
+    assert value["seeds_set_aside"] == [{"name": "\\udcff\\x1bbad", "reason": "is empty"}]
+    assert value["seeds_refused"] == [
+        {"name": "\\udcffgood", "reason": "refused: body: refused as asked (offset 0x4)"}
+    ]
+    done = installed.run(*SHORT, "--out", os.fsdecode(b"\xffout"))
+    assert done.returncode == 2
+    assert "not UTF-8" in done.stderr
+
+
 def test_seeds_that_may_not_be_read_are_named(installed: Installed) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
@@ -388,9 +404,9 @@ def test_a_full_disk_ends_the_run_with_3_and_keeps_what_was_found(installed: Ins
 
 
 def test_a_worker_that_is_killed_inside_a_load_is_no_finding(installed: Installed) -> None:
-    # Its only seed never ends, so that a load is always under way.
+    # Its only seed takes its time, so that a load is nearly always under way.
     arguments = (*ENDLESS[:5], "1", *ENDLESS[6:], "--json")
-    with installed.start(*arguments, **{SEEDS_VARIABLE: "QEVMH"}) as process:
+    with installed.start(*arguments, **{SEEDS_VARIABLE: "QEVMS"}) as process:
         (worker,) = wait_for_workers(process, 1)
         last_input = installed.folder / "loadfuzz-out" / "scripted-001" / "worker-0" / "last-input"
         while not (last_input.exists() and last_input.read_bytes()[:1] == b"\x01"):
@@ -404,4 +420,4 @@ def test_a_worker_that_is_killed_inside_a_load_is_no_finding(installed: Installe
         out, _ = process.communicate(timeout=WAIT_S)
     value = json.loads(out)
     assert "somebody else did it" in value["warnings"][0]
-    assert {finding["oracle"] for finding in value["findings"]} <= {"no-hang"}
+    assert value["findings"] == []

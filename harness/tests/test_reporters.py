@@ -244,9 +244,21 @@ def test_the_live_screen_draws_only_so_often_and_cleans_up() -> None:
     screen.tick()
     assert out.tell() > sizes[-1]
     screen.stop()
-    # The cursor is back, and the last thing done was to clear what was drawn.
-    assert out.getvalue().rstrip().endswith("\x1b[2K")
-    assert "\x1b[?25h" in out.getvalue()
+    # The terminal's first screen is back, and so is its cursor.
+    assert out.getvalue().rindex("\x1b[?1049l") > out.getvalue().rindex("\x1b[?1049h")
+    assert out.getvalue().rindex("\x1b[?25h") > out.getvalue().rindex("\x1b[?25l")
+
+
+def test_a_plain_terminal_gets_plain_bars() -> None:
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding="ascii", write_through=True)
+    totals = totals_of(*CAMPAIGN)
+    screen = LiveScreen(Console(file=stream, width=80, force_terminal=True), totals, ManualClock())
+    screen.start()
+    screen.handle(events.WorkerStarted(0, 1))
+    screen._draw()
+    screen.stop()
+    assert b"###" in buffer.getvalue()
 
 
 # -- lines -----------------------------------------------------------------------------------
@@ -317,7 +329,8 @@ def test_the_summary_lists_findings_with_the_command_that_replays_each() -> None
     text = summary(totals, OUT)
     assert "fake, native engine, 2 workers, seed 7: budget used up after 10.0 s\n" in text
     assert "1,500 executions, 150/s, corpus 13 (12 seeds)\n" in text
-    assert "header 80.0 %, first section 60.0 %, all sections 40.0 %, accepted 20.0 %\n" in text
+    assert "\n  header 80.0 %, first section 60.0 %, all sections 40.0 %, accepted 20.0 %\n" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert "2 findings in loadfuzz-out/fake-001/findings\n" in text
     assert "footer at place2; again in 2 of 3 re-runs, known from an earlier run\n" in text
     assert "\n     loadfuzz replay loadfuzz-out/fake-001/findings/f1\n" in text

@@ -114,7 +114,7 @@ class Stage:
         messages: list[dict[str, object]] | None = None,
         engine: Engine | None = Engine.NATIVE,
         autopsy: Callable[[Batch, Exit, bool], Finding | None] | None = None,
-        seeds: tuple[Path, ...] = (),
+        seeds: tuple[str, ...] = (),
     ) -> None:
         self.settings = Settings("fake", engine, 7, workers, seconds, executions, seeds)
         self.folder: CampaignFolder = open_folder(folder / "out", "fake")
@@ -469,7 +469,7 @@ def test_seeds_that_end_the_process_are_named_and_no_more_than_some(tmp_path: Pa
 def test_without_a_usable_seed_nothing_is_started(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
-    stage = Stage(tmp_path, "", executions=1, seeds=(empty,))
+    stage = Stage(tmp_path, "", executions=1, seeds=(str(empty),))
     with pytest.raises(UsageError, match="none of the --seeds can be used"):
         stage.run()
     assert stage.heard.of(events.SeedSetAside) == [events.SeedSetAside(str(empty), "is empty")]

@@ -13,7 +13,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from loadfuzz import __version__, codec
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.errors import UsageError
 from loadfuzz.storage import Corpus, FolderLock, explain, sweep, write_atomic
+from loadfuzz.wording import printable
 
 FORMAT_VERSION: Final = 1
 """Version of this layout and of ``campaign.json``."""
@@ -119,7 +120,9 @@ class CampaignFolder:
                 for place in (self.path, self.path / "corpus", self.findings):
                     sweep(place)
                 if not self.resumed:
-                    manifest = Manifest(FORMAT_VERSION, __version__, settings)
+                    seeds = tuple(printable(seed) for seed in settings.seeds)
+                    shown = replace(settings, seeds=seeds)
+                    manifest = Manifest(FORMAT_VERSION, __version__, shown)
                     write_atomic(self.path / _MANIFEST, codec.encode_pretty(manifest))
                 yield
         except OSError as error:
@@ -136,6 +139,13 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
     Raises:
         UsageError: ``out`` cannot be a campaign's folder; says what to do.
     """
+    try:
+        str((out or DEFAULT_PARENT).absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            "the campaign's folder has a path that is not UTF-8, which its files could not name; "
+            "choose another with --out"
+        ) from None
     if out is None:
         return _make_numbered(target)
     try:

@@ -5,6 +5,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, assert_never
 
 import msgspec
@@ -116,7 +117,7 @@ class Preparation:
 
     def _read_given(self) -> tuple[tuple[str, str], ...]:
         given: dict[str, str] = {}
-        for item in read_seeds(self._settings.seeds):
+        for item in read_seeds(map(Path, self._settings.seeds)):
             if isinstance(item, BadSeed):
                 self._tell(events.SeedSetAside(item.name, item.reason))
             else:

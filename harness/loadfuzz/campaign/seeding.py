@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.inputs import STREAM_SIZE_MAX, Seed
+from loadfuzz.wording import printable
 from savevm.constants import QEMU_VM_FILE_MAGIC
 
 SEED_FILES_MAX: Final = 100_000
@@ -51,7 +52,7 @@ def read_seeds(paths: Iterable[Path]) -> Iterator[Seed | BadSeed]:
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode)
         except OSError as error:
-            yield BadSeed(str(path), _os_reason(error))
+            yield BadSeed(_name_of(path), _os_reason(error))
             continue
         if is_folder:
             yield from _read_folder(path)
@@ -67,13 +68,13 @@ def read_seed(path: Path) -> Seed | BadSeed:
     stream, size = found
     problem = check_stream(stream, size)
     if problem is not None:
-        return BadSeed(str(path), problem)
-    return Seed(path.name, stream, str(path))
+        return BadSeed(_name_of(path), problem)
+    return Seed(printable(path.name), stream, _name_of(path))
 
 
 def read_regular(path: Path, size_max: int) -> tuple[bytes, int] | BadSeed:
     """The first ``size_max`` + 1 bytes of a file and its size, or why it cannot be read."""
-    name = str(path)
+    name = _name_of(path)
     try:
         # Opening a named pipe would otherwise wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -115,20 +116,25 @@ def _read_folder(folder: Path) -> Iterator[Seed | BadSeed]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        yield BadSeed(str(folder), _os_reason(error))
+        yield BadSeed(_name_of(folder), _os_reason(error))
         return
     if not names:
-        yield BadSeed(str(folder), "is an empty directory")
+        yield BadSeed(_name_of(folder), "is an empty directory")
     for name in names[:SEED_FILES_MAX]:
         path = folder / name
         if path.is_dir():
-            yield BadSeed(str(path), "is a directory inside a directory; name it itself")
+            yield BadSeed(_name_of(path), "is a directory inside a directory; name it itself")
         else:
             yield read_seed(path)
     if len(names) > SEED_FILES_MAX:
         yield BadSeed(
             str(folder), f"has {len(names):,} files; only the first {SEED_FILES_MAX:,} were read"
         )
+
+
+def _name_of(path: Path) -> str:
+    # A file name may be any bytes; events are UTF-8.
+    return printable(str(path))
 
 
 def _os_reason(error: OSError) -> str:

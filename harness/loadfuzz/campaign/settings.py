@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from loadfuzz.campaign.batch import Engine
@@ -31,7 +30,8 @@ class Settings:
         seconds: wall-clock budget, ``None`` for no limit.
         executions: budget in executions of all workers together, ``None`` for
             no limit.
-        seeds: files and directories to start from; the target's own when empty.
+        seeds: paths of files and directories to start from; the target's own
+            when empty.
     """
 
     target: str
@@ -40,7 +40,7 @@ class Settings:
     workers: int
     seconds: float | None
     executions: int | None
-    seeds: tuple[Path, ...] = ()
+    seeds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= WORKERS_MAX:

@@ -184,7 +184,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A name out of a stream must never end a run because a terminal cannot show it.
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="replace")
     code = run_cli(sys.argv[1:])
     try:
         sys.stdout.flush()

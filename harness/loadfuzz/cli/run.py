@@ -134,7 +134,7 @@ def command(
         workers=workers,
         seconds=seconds,
         executions=execs,
-        seeds=seeds,
+        seeds=tuple(map(str, seeds)),
     )
     folder = open_folder(out, target)
     return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)

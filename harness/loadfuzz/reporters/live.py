@@ -1,4 +1,5 @@
-"""The live screen, drawn in place on a terminal."""
+"""The live screen: a terminal's second screen, so that the first is as it was afterwards and
+a change of size leaves no debris."""
 
 from typing import Final
 
@@ -35,7 +36,7 @@ class LiveScreen:
         self._drawn_s = clock.now_s() - REFRESH_S
         # Drawn by us, not by a thread: rich's own timer would share its state with our tasks.
         self._live = Live(
-            console=console, auto_refresh=False, transient=True, vertical_overflow="ellipsis",
+            console=console, auto_refresh=False, screen=True, vertical_overflow="crop",
             redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
 
@@ -70,5 +71,6 @@ class LiveScreen:
     def _draw(self) -> None:
         self._drawn_s = self._clock.now_s()
         width, height = self._console.size
-        screen = picture(self._totals, self._pace, self._news, width, height)
+        fancy = self._console.encoding.lower().startswith("utf")
+        screen = picture(self._totals, self._pace, self._news, width, height, fancy=fancy)
         self._live.update(screen, refresh=True)

@@ -14,6 +14,8 @@ from loadfuzz.wording import count, duration, percent, rate, shorten
 WIDTH_MAX: Final = 100
 """Columns used at most; wider than this the eye loses the line."""
 BAR_WIDTH: Final = 34
+_BARS: Final = "━─"
+_PLAIN_BARS: Final = "#."
 ROWS_MAX: Final = 8
 """Findings or operators shown at most, however high the terminal is."""
 
@@ -21,7 +23,9 @@ _FIXED_ROWS: Final = 15
 """Lines beside findings, operators and the warning, blank ones and headings included."""
 
 
-def picture(totals: Totals, pace: Pace, news: "News", width: int, height: int) -> RenderableType:
+def picture(
+    totals: Totals, pace: Pace, news: "News", width: int, height: int, *, fancy: bool = True
+) -> RenderableType:
     """The screen.
 
     Args:
@@ -29,6 +33,7 @@ def picture(totals: Totals, pace: Pace, news: "News", width: int, height: int) -
         pace: of the campaign.
         news: when something was last new.
         width, height: columns and lines of the terminal.
+        fancy: it can show more than ASCII.
     """
     width = min(width, WIDTH_MAX)
     started = totals.started
@@ -48,7 +53,7 @@ def picture(totals: Totals, pace: Pace, news: "News", width: int, height: int) -
         Text(),
         _numbers(totals, pace, news),
         Text(),
-        _funnel(totals, width),
+        _funnel(totals, width, _BARS if fancy else _PLAIN_BARS),
     ]
     if operators_max > 0 and totals.operators():
         parts += [Text(), _operators(totals, operators_max, width)]
@@ -130,7 +135,7 @@ def _numbers(totals: Totals, pace: Pace, news: News) -> RenderableType:
     return table
 
 
-def _funnel(totals: Totals, width: int) -> RenderableType:
+def _funnel(totals: Totals, width: int, bars: str) -> RenderableType:
     executions = totals.executions
     bar = max(min(BAR_WIDTH, width - 46), 4)
     table = Table.grid(padding=(0, 2))
@@ -141,8 +146,8 @@ def _funnel(totals: Totals, width: int) -> RenderableType:
     for depth, name in DEPTHS:
         reached = totals.reached(depth)
         filled = round(bar * reached / executions) if executions else 0
-        text = Text("━" * filled, style="green")
-        text.append("─" * (bar - filled), style="dim")
+        text = Text(bars[0] * filled, style="green")
+        text.append(bars[1] * (bar - filled), style="dim")
         table.add_row(name, text, percent(reached, executions), f"{reached:,}")
     return Group(_line("how deep inputs get", "dim"), table)
 

@@ -76,7 +76,8 @@ def _run_lines(totals: Totals) -> list[str]:
         f"seed {started.seed}: {reason} after {ended.seconds:.1f} s",
         f"{count(executions, 'execution')}, {rate(speed)}, "
         f"corpus {totals.corpus:,} ({count(started.seeds, 'seed')})",
-        f"how deep inputs got: {funnel}",
+        "how deep inputs got:",
+        f"  {funnel}",
     ]
 
 

@@ -4,6 +4,7 @@
 ``R``  refuses cleanly
 ``X``  raises something that is no LoadError
 ``H``  does not end
+``S``  takes its time, and accepts
 ``K``  kills its process
 ``E``  leaves its process
 ``P``  prints, and accepts
@@ -16,6 +17,7 @@ so that a test decides it for processes it does not start itself.
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -31,6 +33,8 @@ OPEN_VARIABLE: Final = "LOADFUZZ_SCRIPTED_OPEN"
 
 MAGIC: Final = b"QEVM"
 EXIT_STATUS: Final = 9
+LOAD_S: Final = 0.2
+"""How long a load takes that takes its time."""
 
 
 class ScriptedSubject:
@@ -56,6 +60,8 @@ class ScriptedSubject:
             case b"H":
                 while True:
                     pass
+            case b"S":
+                time.sleep(LOAD_S)
             case b"K":
                 os.kill(os.getpid(), signal.SIGKILL)
             case b"E":
