@@ -92,12 +92,7 @@ class Capture:
         """Whether anything captured is no longer as it was."""
         for item, saved in self._undo:
             now = item.__dict__ if isinstance(item, State) else item
-            if now is saved:
-                continue
-            if isinstance(now, (list, dict)):
-                if not _shallow_equal(now, saved):
-                    return True
-            elif now != saved:
+            if not _shallow_equal(now, saved):
                 return True
         return False
 
@@ -105,16 +100,18 @@ class Capture:
 def _shallow_equal(now: object, saved: object) -> bool:
     # Nested containers are captured on their own: here their identity counts,
     # and == must not descend into them.
-    if isinstance(now, dict) and isinstance(saved, dict):
+    if isinstance(now, dict):
+        assert isinstance(saved, dict)
         return now.keys() == saved.keys() and all(
             now[key] is value or (type(value) in _ATOMS and now[key] == value)
             for key, value in saved.items()
         )
-    if isinstance(now, list) and isinstance(saved, list):
+    if isinstance(now, list):
+        assert isinstance(saved, list)
         return len(now) == len(saved) and all(
             a is b or (type(b) in _ATOMS and a == b) for a, b in zip(now, saved, strict=True)
         )
-    return False
+    return now == saved
 
 
 def walk(root: object, path: str = "") -> Iterator[tuple[str, int | float | str | bytes | None]]:

@@ -66,6 +66,16 @@ def test_an_expiry_beyond_63_bits_is_refused(wire: str) -> None:
     assert caught.value.expected == INT64_MAX
 
 
+def test_an_expiry_that_is_only_complained_of_changes_nothing() -> None:
+    class Noting(QEMUFileReader):
+        def complain(self, error: LoadError) -> None:
+            assert error.actual == 1 << 63
+
+    made = timer(77)
+    timer_get(Noting(b"\x80" + bytes(7)), made)
+    assert made.expire_ns == 77
+
+
 @pytest.mark.parametrize("wire", ["8000000000000000", "fffffffffffffffe"])
 def test_the_seed_takes_such_an_expiry_as_due_at_once(wire: str) -> None:
     assert taken(bytes.fromhex(wire), SEED).expire_ns == 0

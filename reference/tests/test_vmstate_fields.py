@@ -21,6 +21,7 @@ from savevm.vmstate import (
     vmstate_load_state,
     vmstate_save_state,
 )
+from savevm.vmstate.elements import element_count
 
 MIB = 1 << 20
 POINT = VMStateDescription("point", 2, 1, fields=(fields.uint8("x"), fields.uint8("y", 2)))
@@ -152,6 +153,36 @@ def test_an_le_field_refuses_more_and_less(wire: str) -> None:
     assert vars(state)["v"] == 10
 
 
+class Noting(QEMUFileReader):
+    """A reader that notes complaints and lets the load go on."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.noted: list[str] = []
+
+    def complain(self, error: LoadError) -> None:
+        self.noted.append(error.reason)
+
+
+@pytest.mark.parametrize(
+    ("field", "kept"),
+    [(fields.int32_le("v"), 10), (fields.int32_equal("v"), 10)],
+)
+def test_a_value_that_is_only_complained_of_is_not_taken(field: VMStateField, kept: int) -> None:
+    state, f = State(v=10, w=0), Noting(b"\0\0\0\x0b\x07")
+    vmstate_load_state(f, VMStateDescription("d", fields=(field, fields.uint8("w"))), state, 1)
+    assert vars(state) == {"v": kept, "w": 7}
+    assert len(f.noted) == 1
+
+
+def test_a_hook_that_is_only_complained_of_ends_no_load() -> None:
+    vmsd = VMStateDescription("d", fields=(fields.uint8("v"),), post_load=lambda state, version: -5)
+    outer = VMStateDescription("o", fields=(fields.struct("p", vmsd), fields.uint8("w")))
+    state, f = State(p=State(v=0), w=0), Noting(b"\x01\x02")
+    assert vmstate_load_state(f, outer, state, 1) == 0
+    assert (vars(state)["w"], f.noted) == (2, ["post_load refused with -5"])
+
+
 def test_under_the_seed_a_cut_equal_field_is_a_cut_field() -> None:
     for field in (fields.uint16_equal("v"), fields.int32_le("v")):
         error = refusal(State(v=9), "", field, profile=SEED)
@@ -159,6 +190,12 @@ def test_under_the_seed_a_cut_equal_field_is_a_cut_field() -> None:
 
 
 # -- arrays ----------------------------------------------------------------------------
+
+
+def test_what_is_no_array_counts_as_one() -> None:
+    assert element_count(fields.uint8("v"), State(v=5)) == 1
+    assert element_count(fields.array("v", fieldtypes.UINT8, 3), State(v=[])) == 3
+    assert element_count(fields.varray("v", fieldtypes.UINT8, "n"), State(n=-2)) == -2
 
 
 @pytest.mark.parametrize("traced", [False, True])
