@@ -126,6 +126,24 @@ def test_ram_that_jumps_about_is_gathered_beyond_a_bound(tmp_path: Path) -> None
     assert sum(isinstance(n, RamSpanNode) for n in Document.parse(data).walk()) == 0
 
 
+def test_runs_of_ram_are_gathered_beyond_a_bound(tmp_path: Path) -> None:
+    count = RAM_NODES_MAX + 10
+    items = [word(0, 2) + NAME + b"\0"]
+    for run in range(count):
+        # Runs of four, with a page missing between them.
+        items += [word((5 * run + page) * PAGE, 0x22) + b"\0" for page in range(1, 5)]
+    data = ram_stream(b"".join(items), 5 * count * PAGE)
+    path = tmp_path / "stream"
+    path.write_bytes(data)
+    document = Document.parse_file(path)
+    assert not fault_of(document, data)
+    spans = [node for node in document.walk() if isinstance(node, RamSpanNode)]
+    assert [span.items for span in spans] == [{2: 4 * 11}]
+    part = describe(document).sections[1]
+    assert part.ram is not None
+    assert part.ram.zero_pages == 4 * count + 1
+
+
 @pytest.mark.parametrize("at", [0, WINDOW - 3, WINDOW, WINDOW + 7, 2 * WINDOW - 1])
 def test_patterns_are_found_across_windows(tmp_path: Path, at: int) -> None:
     import re

@@ -53,6 +53,14 @@ def test_a_damaged_first_footer_is_told() -> None:
     assert document.sections[0].end == 0x37
 
 
+def test_what_looks_like_a_footer_inside_an_unknown_device_does_not_end_it() -> None:
+    payload = b"ab\x7e\0\0\0\1cd"
+    data = HEADER + section(1, b"dev", payload) + section(2, b"dev", b"x") + b"\0"
+    document = Document.parse(data)
+    assert document.problems == []
+    assert [document.bytes_of(s.fields[0]) for s in document.sections] == [payload, b"x"]
+
+
 # -- machines ------------------------------------------------------------------------------------
 
 
