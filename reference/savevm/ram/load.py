@@ -61,8 +61,9 @@ class RAMLoader:
         self._f = f
         self._context = LoadContext(f, ram)
         self._report = None if f.recorder is None else RunReport(f.recorder, ram.page_size)
-        # Trace events come one per page, in order: then pages are taken so too.
-        runs = ram.decode_runs and f.trace is None
+        # A trace of every field hears every page, in order: then pages are taken so too.
+        # One that keeps to sections hears the pages that are not part of a regular run.
+        runs = ram.decode_runs and not f.trace_fields
         self._runs = RunReader(f, ram, self._report) if runs else None
 
     def load(self, version_id: int) -> None:
