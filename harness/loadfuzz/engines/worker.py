@@ -228,8 +228,14 @@ def import_instrumented(batch: Batch, packages: Sequence[str]) -> None:
     """Import everything that matters with the target's packages instrumented.
 
     Raises:
+        UsageError: no package is named; Atheris would take that for all of them,
+            ours included.
         InfraError: Atheris is missing, or a package was imported before.
     """
+    if not packages:
+        raise UsageError(
+            f"target {batch.target!r} names no package to instrument; use --engine native"
+        )
     try:
         import atheris
     except ImportError as error:
