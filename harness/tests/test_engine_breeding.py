@@ -103,14 +103,14 @@ def test_a_tree_is_made_once_per_parent() -> None:
 
 
 def test_a_tree_that_cannot_be_afforded_waits_for_its_turn() -> None:
-    made, target, _ = breeder(Operator(flip))
+    made, target, _ = breeder(Operator(flip), size_max=64)
     large = b"L" * (CREDIT_MAX + 64)
     assert made.child(large, b"")[1].parent == large
     # Now there is a debt: the next parent's parts are used, its tree is not made.
     _, lineage = made.child(b"small", b"")
     assert lineage.parent == large
     assert b"small" not in target.parsed
-    for _ in range(64):
+    for _ in range(100):
         made.child(large, b"")
     assert made.child(b"small", b"")[1].parent == b"small"
 
