@@ -204,8 +204,16 @@ def test_without_a_good_seed_the_run_is_refused(installed: Installed, count: int
     (installed.folder / "b").mkdir()
     done = installed.run(*SHORT, "--seeds", *["a", "b"][:count])
     assert done.returncode == 2
-    assert "none of the --seeds can be used" in done.stderr
-    assert "a: is empty" in done.stdout
+    assert "none of the --seeds can be used:\n  a is empty\n" in done.stderr
+    assert "capture one with 'loadfuzz seeds capture'" in done.stderr
+    # A campaign that never began leaves nothing behind.
+    assert sorted(os.listdir(installed.folder)) == ["a", "b"]
+
+
+def test_a_run_that_never_began_leaves_an_empty_folder_empty(installed: Installed) -> None:
+    (installed.folder / "mine").mkdir()
+    installed.run(*SHORT, "--out", "mine", **{SEEDS_VARIABLE: ""})
+    assert os.listdir(installed.folder / "mine") == []
 
 
 def test_a_target_without_seeds_asks_for_some(installed: Installed) -> None:

@@ -373,6 +373,17 @@ def test_the_first_stop_lets_workers_finish(tmp_path: Path) -> None:
     assert stage.heard.events[-1].reason == "interrupted"  # type: ignore[union-attr]
 
 
+def test_a_worker_that_ignores_the_first_stop_is_ended_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STOP_GRACE_S", 0.1)
+    monkeypatch.setattr(module, "SILENCE_MAX_S", 10_000)
+    program = "progress(1); wait(lambda: False)"
+    stage = Stage(tmp_path, program, executions=5).run(then=Supervisor.stop)
+    assert stage.supervisor.interrupted
+    assert stage.totals.executions == 1
+
+
 def test_the_second_stop_ends_them_at_once(tmp_path: Path) -> None:
     def twice(supervisor: Supervisor) -> None:
         supervisor.stop()
@@ -470,7 +481,7 @@ def test_without_a_usable_seed_nothing_is_started(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
     stage = Stage(tmp_path, "", executions=1, seeds=(str(empty),))
-    with pytest.raises(UsageError, match="none of the --seeds can be used"):
+    with pytest.raises(UsageError, match="none of the --seeds can be used:"):
         stage.run()
     assert stage.heard.of(events.SeedSetAside) == [events.SeedSetAside(str(empty), "is empty")]
 

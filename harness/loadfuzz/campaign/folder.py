@@ -11,8 +11,9 @@
     lock                 held while the campaign runs
 """
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -61,11 +62,13 @@ class CampaignFolder:
         path: absolute.
         shown: as people are to see it: as they gave it.
         resumed: it held a campaign before.
+        made: it was not there before.
     """
 
     path: Path
     shown: Path
     resumed: bool
+    made: bool = False
 
     @property
     def corpus(self) -> Corpus:
@@ -104,6 +107,21 @@ class CampaignFolder:
         path = self.path / f"worker-{index}"
         path.mkdir(exist_ok=True)
         return path
+
+    def discard(self) -> None:
+        """Remove what a campaign that never began has laid out here; nothing of an older one."""
+        if self.resumed:
+            return
+        if self.made:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if self.shown.parent == DEFAULT_PARENT:
+                with suppress(OSError):  # it has other campaigns
+                    self.path.parent.rmdir()
+            return
+        for name in ("corpus", "findings"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (_MANIFEST, "events.ndjson", "lock"):
+            (self.path / name).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self, settings: Settings) -> Iterator[None]:
@@ -149,6 +167,7 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
     if out is None:
         return _make_numbered(target)
     try:
+        made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         content = [path.name for path in out.iterdir() if path.name != "lock"]
     except (FileExistsError, NotADirectoryError):
@@ -166,7 +185,7 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
             "name a new or empty folder with --out"
         )
     _check_writable(out)
-    return CampaignFolder(out.resolve(), out, resumed=False)
+    return CampaignFolder(out.resolve(), out, resumed=False, made=made)
 
 
 def _make_numbered(target: str) -> CampaignFolder:
@@ -183,7 +202,7 @@ def _make_numbered(target: str) -> CampaignFolder:
                 path.mkdir()
             except FileExistsError:  # another campaign took that number just now
                 continue
-            return CampaignFolder(path.resolve(), path, resumed=False)
+            return CampaignFolder(path.resolve(), path, resumed=False, made=True)
     except FileExistsError:
         raise UsageError(
             f"{DEFAULT_PARENT} is a file; remove it, or name a folder with --out"

@@ -25,6 +25,8 @@ from loadfuzz.storage import write_atomic
 
 SILENCE_MAX_S: Final = 30.0
 """Longest time the target may take over one seed, or over being imported."""
+BAD_SHOWN: Final = 10
+"""Bad seeds named in an error."""
 RESTARTS_MAX: Final = 3
 """Seeds that may kill the process; with more of them the rest is not tried."""
 
@@ -117,16 +119,21 @@ class Preparation:
 
     def _read_given(self) -> tuple[tuple[str, str], ...]:
         given: dict[str, str] = {}
+        bad: list[str] = []
         for item in read_seeds(map(Path, self._settings.seeds)):
             if isinstance(item, BadSeed):
                 self._tell(events.SeedSetAside(item.name, item.reason))
+                bad.append(f"{item.name} {item.reason}")
             else:
                 self._folder.corpus.add(item.stream)
                 given[item.origin] = digest_of(item.stream)
         if self._settings.seeds and not given:
+            more = f"\n  and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
             raise UsageError(
-                "none of the --seeds can be used (see above); capture one with "
-                "'loadfuzz seeds capture', or leave --seeds away to start from the target's own"
+                "none of the --seeds can be used:"
+                + "".join(f"\n  {line}" for line in bad[:BAD_SHOWN])
+                + f"{more}\ncapture one with 'loadfuzz seeds capture', or leave --seeds away to "
+                "start from the target's own"
             )
         return tuple(given.items())
 

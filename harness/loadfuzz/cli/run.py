@@ -169,9 +169,13 @@ def _run(
         try:
             asyncio.run(supervisor.run())
         except LoadfuzzError as error:
-            if totals.started is None:
-                raise
             failure = error
+        if totals.started is None:
+            folder.discard()
+            if failure is not None:
+                raise failure
+            print("interrupted before the first execution", file=sys.stderr)
+            return ExitCode.INTERRUPTED
     people = sys.stderr if as_json else sys.stdout
     print(summary(totals, folder.shown), end="", file=people, flush=True)
     if as_json:
