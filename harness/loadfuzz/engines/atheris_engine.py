@@ -52,7 +52,8 @@ DONORS_MAX: Final = 64
 OWN_CORPUS: Final = "libfuzzer"
 """Folder of what libFuzzer keeps, in the worker's folder."""
 
-NO_COUNTERS: Final = 0
+FIRST_COUNTER: Final = 1
+"""What the first reservation of a coverage counter gives; then nothing is instrumented."""
 
 
 class AtherisEngine:
@@ -130,7 +131,7 @@ class AtherisEngine:
         Raises:
             InfraError: the target's packages are not instrumented.
         """
-        if atheris._reserve_counter() == NO_COUNTERS:
+        if atheris._reserve_counter() <= FIRST_COUNTER:
             raise InfraError(
                 f"no code of {', '.join(self._session.target.instrument)} is instrumented, so "
                 "there is no coverage to go by; name the loader's top-level package in the "

@@ -87,9 +87,8 @@ class NativeEngine:
             return
         self._known.add(digest)
         if old is not None:
-            (self._corpus.folder / old.digest).unlink(missing_ok=True)
+            # The larger one stays on disk: events have told of it, and others may be reading it.
             old.stream, old.digest = stream, digest
-            self._session.corpus_size -= 1
         else:
             self._schedule.add(stream, digest, seen, ours=True)
         self._session.added_entry(digest, len(stream), lineage.operators)
@@ -104,7 +103,7 @@ class NativeEngine:
             try:
                 stream = self._corpus.read(digest)
             except FileNotFoundError:
-                continue  # its worker found a smaller one just now
+                continue  # somebody distils the corpus meanwhile
             except CorruptEntryError as error:
                 session.emit(MachineryWarning(str(error)))
                 continue
