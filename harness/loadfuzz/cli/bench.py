@@ -23,15 +23,34 @@ def command() -> None:
 
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print {results: [...]} on stdout.")
-@click.option("--ram-mib", default=256, show_default=True, type=click.IntRange(1, 4096),
-              help="RAM that is loaded and saved.")
-@click.option("--stream-mib", default=1024, show_default=True, type=click.IntRange(1, 16384),
-              help="Size of the stream that is inspected; it is written to a temporary file.")
-@click.option("--execs", default=20_000, show_default=True, type=click.IntRange(100),
-              help="Executions of each fuzz run that is measured.")
-@click.option("--only", multiple=True, metavar="NAME",
-              type=click.Choice(["ram", "fields", "run", "inspect"]),
-              help="Measure only this; may be repeated.")
+@click.option(
+    "--ram-mib",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="RAM that is loaded and saved.",
+)
+@click.option(
+    "--stream-mib",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1, 16384),
+    help="Size of the stream that is inspected; it is written to a temporary file.",
+)
+@click.option(
+    "--execs",
+    default=20_000,
+    show_default=True,
+    type=click.IntRange(100),
+    help="Executions of each fuzz run that is measured.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(["ram", "fields", "run", "inspect"]),
+    help="Measure only this; may be repeated.",
+)
 def speed(
     as_json: bool, ram_mib: int, stream_mib: int, execs: int, only: tuple[str, ...]
 ) -> None:  # fmt: skip
