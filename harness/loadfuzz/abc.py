@@ -93,6 +93,21 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class HasVariants(Protocol):
+    """A target that comes in several forms, ``NAME:VARIANT``: optional."""
+
+    def variant(self, name: str) -> Target:
+        """The form of that name; its own name is ``NAME:VARIANT``.
+
+        Raises:
+            KeyError: there is none.
+        """
+
+    def variants(self) -> Sequence[str]:
+        """Names of all forms."""
+
+
+@runtime_checkable
 class FitsSeeds(Protocol):
     """A target that can suit other streams than its own: optional."""
 

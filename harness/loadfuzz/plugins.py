@@ -69,13 +69,13 @@ def check_target_name(name: str, known: dict[str, Plugin] | None = None) -> Plug
     """The plug-in behind a target's name, without importing it.
 
     Args:
-        name: of the target; what follows an ``@`` is not looked at.
+        name: of the target; what follows an ``@`` or ``:`` is not looked at.
         known: plug-ins by name, for tests.
 
     Raises:
         UsageError: there is none, or there are two.
     """
-    name = name.partition("@")[0]
+    name = name.partition("@")[0].partition(":")[0]
     known = find(TARGETS) if known is None else known
     plugin = known.get(name)
     if plugin is None:
@@ -99,7 +99,8 @@ def load_target(spec: str) -> "Target":
     """The target of that name, fitted to a stream if ``spec`` says so.
 
     Args:
-        spec: a name, or ``NAME@FILE`` (:mod:`loadfuzz.fitting`).
+        spec: a name, ``NAME:VARIANT`` for one of its forms, either with
+            ``@FILE`` behind it (:mod:`loadfuzz.fitting`).
 
     Raises:
         UsageError: there is none, or there are two; or it does not fit.
@@ -107,7 +108,7 @@ def load_target(spec: str) -> "Target":
     """
     from loadfuzz.fitting import refit  # it pulls in the loader, as the target does
 
-    name = spec.partition("@")[0]
+    name, _, variant = spec.partition("@")[0].partition(":")
     plugin = check_target_name(name)
     point = EntryPoint(plugin.name, plugin.where, TARGETS)
     by = f" (of {plugin.distribution})" if plugin.distribution else ""
@@ -124,4 +125,19 @@ def load_target(spec: str) -> "Target":
             f"target {name!r}{by}, {plugin.where}, is no target: it lacks {', '.join(missing)}; "
             "see loadfuzz.abc.Target"
         )
-    return refit(cast("Target", target), spec)
+    whole = cast("Target", target)
+    return refit(_variant_of(whole, variant) if variant else whole, spec)
+
+
+def _variant_of(target: "Target", variant: str) -> "Target":
+    from loadfuzz.abc import HasVariants
+
+    if not isinstance(target, HasVariants):
+        raise UsageError(f"target {target.name!r} has no variants; name it alone")
+    try:
+        return target.variant(variant)
+    except KeyError:
+        raise UsageError(
+            f"target {target.name!r} has no variant {variant!r}; it has: "
+            f"{', '.join(target.variants())}"
+        ) from None

@@ -8,12 +8,14 @@ from importlib import import_module
 import pytest
 
 from loadfuzz.abc import Target
+from loadfuzz.errors import UsageError
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Input
 from loadfuzz.oracles import ALL
+from loadfuzz.plugins import load_target
 from loadfuzz_targets.planted import BUGS, TARGET, TARGETS, PlantedBug, bug_named, rows
 from loadfuzz_targets.planted.bug import combined
 from loadfuzz_targets.planted.descriptions import with_field
@@ -226,3 +228,12 @@ def test_a_changed_field_leaves_the_description_as_it_was() -> None:
 def test_a_field_that_is_not_there_cannot_be_changed(path: tuple[str, ...]) -> None:
     with pytest.raises(KeyError):
         with_field(vmstate_nic, path, size=1)
+
+
+def test_one_planted_bug_alone_is_a_target_by_name() -> None:
+    target = load_target("planted:footer-id-ignored")
+    assert target.name == "planted:footer-id-ignored"
+    with pytest.raises(UsageError, match="has no variant 'nothing'; it has: cpu-vector-unchecked"):
+        load_target("planted:nothing")
+    with pytest.raises(UsageError, match="has no variants"):
+        load_target("reference:small")

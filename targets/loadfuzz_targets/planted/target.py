@@ -45,6 +45,10 @@ class PlantedTarget:
         bug = {bug.name: bug for bug in self.bugs}[name]
         return PlantedTarget((bug,), f"{self.name}:{name}")
 
+    def variants(self) -> tuple[str, ...]:
+        """Names of our bugs: each is the name of the target with it alone."""
+        return tuple(bug.name for bug in self.bugs)
+
     def open(self) -> Subject:
         """A loader with a fresh machine, bugs and all."""
         replaced: dict[str, list[type[SimDevice]]] = {}
