@@ -229,3 +229,33 @@ def test_a_worker_takes_in_what_another_has_found(installed: Installed) -> None:
         assert digest is not None
         worker.communicate(timeout=240)
     assert (out / "worker-0" / "libfuzzer" / digest).exists()
+
+
+def test_a_signal_ends_it_cleanly(installed: Installed) -> None:
+    _, path = lay_out(installed, (b"QEVMaa",))
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadfuzz.engines.worker", str(path)],
+        cwd=installed.folder,
+        env=installed.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as worker:
+        assert worker.stdout is not None
+        while not isinstance(events.decode(worker.stdout.readline()), events.Progress):
+            pass
+        worker.terminate()
+        rest, _ = worker.communicate(timeout=240)
+    end = events.decode(rest.splitlines()[-1])
+    assert isinstance(end, events.WorkerEnded)
+    assert end.reason == "stopped"
+    assert worker.returncode == 0
+
+
+def test_a_finding_that_cannot_be_written_ends_the_run_with_words(installed: Installed) -> None:
+    out, path = lay_out(installed, (b"QEVMaa", b"QEVMX"), executions=200)
+    (out / "findings").rmdir()
+    (out / "findings").write_text("no folder")
+    heard, code, _ = run(installed, path)
+    assert code == 3
+    assert isinstance(heard[-1], events.WorkerEnded)
+    assert "writing a finding" in heard[-1].reason

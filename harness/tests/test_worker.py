@@ -289,3 +289,13 @@ def test_a_worker_whose_supervisor_is_gone_ends(installed: Installed) -> None:
         worker.stdout.readline()
         worker.stdout.close()
         assert worker.wait(timeout=60) == 3
+
+
+def test_a_finding_that_cannot_be_written_ends_the_run_with_words(installed: Installed) -> None:
+    out, path = lay_out(installed, (b"QEVMX",))
+    (out / "findings").rmdir()
+    (out / "findings").write_text("no folder")
+    heard, code, _ = run(installed, path)
+    assert code == 3
+    assert isinstance(heard[-1], events.WorkerEnded)
+    assert "writing a finding" in heard[-1].reason

@@ -28,10 +28,10 @@ import atheris
 from loadfuzz.engines.breeding import Breeder
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.session import Session, child_size_max, worker_folder
-from loadfuzz.errors import InfraError
+from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.rng import Rng
-from loadfuzz.storage import Corpus, CorruptEntryError, write_atomic
+from loadfuzz.storage import Corpus, CorruptEntryError, explain, write_atomic
 
 SYNC_S: Final = 3.0
 """Time between two looks at what other workers added."""
@@ -48,6 +48,14 @@ BACKSTOP_S_MIN: Final = 60
 
 DONORS_MAX: Final = 64
 """Streams remembered to take parts from."""
+
+ACCEPTED_MAX: Final = 512
+"""Accepted streams remembered as parents."""
+
+ACCEPTED_SHARE: Final = (1, 2)
+"""How often a refused parent gives way to an accepted one: what is refused at some
+byte hides all behind that byte from its children too, and libFuzzer, which counts
+coverage alone, does not know."""
 
 OWN_CORPUS: Final = "libfuzzer"
 """Folder of what libFuzzer keeps, in the worker's folder."""
@@ -74,6 +82,8 @@ class AtherisEngine:
         self._own.mkdir(exist_ok=True)
         self._known = set(self._corpus.digests())
         self._donors: list[bytes] = []
+        self._accepted: list[bytes] = []
+        self._accepted_set: set[bytes] = set()
         largest = 0
         for digest in self._known:
             with suppress(OSError):
@@ -90,7 +100,9 @@ class AtherisEngine:
         session.corpus_size = len(self._known)
         self._child: bytes | None = None
         self._lineage = NO_LINEAGE
+        self._failure = ""
         self._ran: tuple[bytes, Lineage] | None = None
+        self._ran_accepted = False
         self._own_seen = set(os.listdir(self._own))
         self._changed_ns = self._own_changed_ns()
         self._sync_s = time.monotonic()
@@ -152,41 +164,72 @@ class AtherisEngine:
             # Here and not in test_one_input, where what the oracles do would be coverage.
             self._session.judge_pending()
             self._notice_kept()
-            donors = self._donors
-            if len(donors) < DONORS_MAX:
-                donors.append(data)
-            elif self._rng.chance(1, 16):
-                donors[self._rng.below(DONORS_MAX)] = data
-            child, lineage = self._breeder.child(data, self._rng.choice(donors), size_max)
+            parent, donor = self._parents(data)
+            child, lineage = self._breeder.child(parent, donor, size_max)
             self._session.tally.applied(lineage.mutations)
             self._child, self._lineage = child, lineage
             return child
+        except LoadfuzzError as error:
+            self._failure = str(error)
+        except OSError as error:
+            self._failure = str(explain(error, f"using the corpus {self._corpus.folder}"))
         except BaseException as error:
-            self._child = None
             with suppress(BaseException):
                 self._session.judge.fault("making a child", error)
-            return data[:size_max]
+        self._child = None
+        return data[:size_max]
 
     def test_one_input(self, data: bytes) -> None:
         """Run and judge ``data``; ends the process when the work is done."""
         session = self._session
+        if self._failure:
+            self._finish(self._failure)
         lineage = self._lineage if data == self._child else NO_LINEAGE
         reason = ""
         try:
             session.judge_pending()
-            session.execute(data, lineage)
+            seen = session.execute(data, lineage)
             self._ran = (data, lineage)
+            if seen.accepted and lineage is NO_LINEAGE:
+                self._remember_accepted(data)
+            self._ran_accepted = seen.accepted
             reason = session.ended()
             if time.monotonic() - self._sync_s >= SYNC_S:
                 self._sync()
-        except InfraError as error:
+        except LoadfuzzError as error:
             reason = str(error)
+        except OSError as error:
+            reason = str(explain(error, f"using the corpus {self._corpus.folder}"))
         except BaseException as error:
             session.judge.fault("running an input", error)
         if reason:
-            with suppress(Exception):
+            try:
                 session.judge_pending()
+            except Exception as error:
+                reason = f"the last input could not be judged: {error}"
             self._finish(reason)
+
+    def _parents(self, data: bytes) -> tuple[bytes, bytes]:
+        """The stream to mutate, and one to take parts from."""
+        rng, donors = self._rng, self._donors
+        if len(donors) < DONORS_MAX:
+            donors.append(data)
+        elif rng.chance(1, 16):
+            donors[rng.below(DONORS_MAX)] = data
+        if self._accepted and data not in self._accepted_set and rng.chance(*ACCEPTED_SHARE):
+            return rng.choice(self._accepted), data
+        return data, rng.choice(donors)
+
+    def _remember_accepted(self, stream: bytes) -> None:
+        if stream in self._accepted_set:
+            return
+        self._accepted_set.add(stream)
+        if len(self._accepted) < ACCEPTED_MAX:
+            self._accepted.append(stream)
+        else:
+            at = self._rng.below(ACCEPTED_MAX)
+            self._accepted_set.discard(self._accepted[at])
+            self._accepted[at] = stream
 
     # -- the two corpora ------------------------------------------------------------------
 
@@ -206,6 +249,8 @@ class AtherisEngine:
             if name not in self._own_seen and (self._own / name).exists():
                 self._own_seen.add(name)
                 self._add(stream, lineage)
+                if self._ran_accepted:
+                    self._remember_accepted(stream)
 
     def _add(self, stream: bytes, lineage: Lineage) -> None:
         digest = self._corpus.add(stream)

@@ -27,6 +27,7 @@ from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Input
+from loadfuzz.storage import explain
 
 CONFIRMATIONS: Final = 3
 """Re-runs of the first input of each signature."""
@@ -118,11 +119,14 @@ class Judge:
 
         Args:
             trial: still current at its executor.
-            new: feedback calls it new.
+            new: it is new in some way: have the dear oracles look too.
             lineage: of its input.
 
         Returns:
             How many of them raised an alarm.
+
+        Raises:
+            InfraError: a finding cannot be written.
         """
         alarms = 0
         judged = self._tally.judged
@@ -190,7 +194,10 @@ class Judge:
             executions=executions,
             reliability=self._reliability(oracle, violation.signature, trial.input),
         )
-        folder = self._write(self._out, finding)
+        try:
+            folder = self._write(self._out, finding)
+        except OSError as error:
+            raise explain(error, f"writing a finding to {self._out}") from error
         if folder is None:
             # Another worker, or an earlier run, has it already.
             self._emit(FindingRepeated(batch.worker, finding.signature, 1))

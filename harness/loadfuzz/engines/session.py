@@ -92,6 +92,7 @@ class Session:
             lambda: InProcessExecutor(target, watchdog, self.documents),
         )
         self._pending: tuple[LoadTrial, bool, Lineage] | None = None
+        self._survived: dict[str, int] = {}
         self._last_input = last_input
         self._stopped = stopped
         self._clock = clock or SystemClock()
@@ -128,8 +129,21 @@ class Session:
         seen = self.novelty.observe(trial.execution)
         if seen.fresh:
             tally.fresh(lineage.mutations)
-        self._pending = (trial, seen.new, lineage)
+        worth = seen.new or (seen.accepted and self._survives(lineage))
+        self._pending = (trial, worth, lineage)
         return seen
+
+    def _survives(self, lineage: Lineage) -> bool:
+        """Whether an accepted input is worth the dear oracles for what was done
+        to it: the first that survives an operator, the 4th, the 16th, and so on.
+        A damaged footer that is accepted shows no new behaviour, and yet is the
+        most telling input there is."""
+        worth = False
+        for mutation in lineage.mutations:
+            times = self._survived.get(mutation.operator, 0) + 1
+            self._survived[mutation.operator] = times
+            worth |= times & (times - 1) == 0 and times.bit_length() % 2 == 1
+        return worth
 
     def judge_pending(self) -> None:
         """Judge what was executed last, if it was not judged yet."""

@@ -10,8 +10,8 @@ from savevm.document import Document
 STREAMS_MAX: Final = 2048
 """Trees kept.  A corpus of a long run has some hundreds of entries."""
 
-BYTES_MAX: Final = 8 << 20
-"""Bytes of all streams whose trees are kept; a tree takes some ten times the
+BYTES_MAX: Final = 4 << 20
+"""Bytes of all streams whose trees are kept; a tree takes some twenty times the
 memory of its stream, so this is what bounds the worker's memory."""
 
 
