@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.testing.installed import Installed
 from loadfuzz.testing.scripted import OPEN_VARIABLE, SEEDS_VARIABLE
 
@@ -158,7 +159,9 @@ def test_bad_seeds_are_named_and_set_aside_and_the_run_goes_on(installed: Instal
         "missing": "does not exist",
         "/dev/zero": "is a character device, not a file",
     }
-    assert "has 1,099,511,627,776 bytes, more than the 2,097,152" in reasons["seeds/large"]
+    assert (
+        f"has 1,099,511,627,776 bytes, more than the {STREAM_SIZE_MAX:,} " in reasons["seeds/large"]
+    )
     assert value["seeds_refused"] == [
         {"name": "seeds/refused", "reason": "refused: body: refused as asked (offset 0x4)"}
     ]
@@ -208,6 +211,14 @@ def test_without_a_good_seed_the_run_is_refused(installed: Installed, count: int
     assert "capture one with 'loadfuzz seeds capture'" in done.stderr
     # A campaign that never began leaves nothing behind.
     assert sorted(os.listdir(installed.folder)) == ["a", "b"]
+
+
+def test_a_variant_gets_a_folder_with_a_plain_name(installed: Installed) -> None:
+    done = installed.run("run", "scripted:form")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no variants" in done.stderr
+    value = installed.json("run", "planted:ps2-ring-walk", "--engine", "native", "--execs", "1")
+    assert value["out"] == "loadfuzz-out/planted-ps2-ring-walk-001"
 
 
 def test_a_run_that_never_began_leaves_an_empty_folder_empty(installed: Installed) -> None:

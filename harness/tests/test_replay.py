@@ -123,5 +123,5 @@ def test_nothing_is_left_in_the_temporary_folder(
 
 
 def test_there_is_no_such_target() -> None:
-    with pytest.raises((UsageError, InfraError), match="no target 'nobodys'"):
+    with pytest.raises(UsageError, match="no target 'nobodys'"):
         asyncio.run(replay("nobodys", Input(b""), 1))

@@ -462,6 +462,14 @@ def test_a_target_that_cannot_be_imported_fails_the_campaign(tmp_path: Path) -> 
         Stage(tmp_path, "", executions=1, messages=messages).run()
 
 
+def test_a_target_variant_that_there_is_not_is_an_error_of_use(tmp_path: Path) -> None:
+    messages: list[dict[str, object]] = [
+        {"message": "failed", "text": "no such variant", "usage": True}
+    ]
+    with pytest.raises(UsageError, match="no such variant"):
+        Stage(tmp_path, "", executions=1, messages=messages).run()
+
+
 def test_a_target_that_ends_its_process_when_imported_is_named(tmp_path: Path) -> None:
     with pytest.raises(InfraError, match="'fake' ended the process that imports it"):
         Stage(tmp_path, "", executions=1, messages=[{"message": "atheris", "problem": ""}]).run()

@@ -11,6 +11,7 @@
     lock                 held while the campaign runs
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -189,15 +190,17 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
 
 
 def _make_numbered(target: str) -> CampaignFolder:
+    # A target's variants have characters in their names that are trouble in paths.
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", target).strip("-.") or "campaign"
     try:
         DEFAULT_PARENT.mkdir(exist_ok=True)
         taken = [
             int(ending)
-            for path in DEFAULT_PARENT.glob(f"{target}-*")
-            if (ending := path.name.removeprefix(f"{target}-")).isdecimal()
+            for path in DEFAULT_PARENT.glob(f"{stem}-*")
+            if (ending := path.name.removeprefix(f"{stem}-")).isdecimal()
         ]
         for number in range(max(taken, default=0) + 1, _NUMBER_MAX):
-            path = DEFAULT_PARENT / f"{target}-{number:03}"
+            path = DEFAULT_PARENT / f"{stem}-{number:03}"
             try:
                 path.mkdir()
             except FileExistsError:  # another campaign took that number just now

@@ -73,7 +73,7 @@ class Preparation:
         self._target = settings.target
         self._trying = ""
         self._tried: list[str] = []
-        self._failed = ""
+        self._failed: prepare.Failed | None = None
         self._done = False
         self._patience: asyncio.Timeout | None = None
 
@@ -95,8 +95,8 @@ class Preparation:
         )
         for _ in range(RESTARTS_MAX + 1):
             end = await self._run_process(request)
-            if self._failed:
-                raise InfraError(self._failed)
+            if self._failed is not None:
+                raise (UsageError if self._failed.usage else InfraError)(self._failed.text)
             if self._done:
                 break
             if not self._trying:
@@ -197,7 +197,7 @@ class Preparation:
             case prepare.SeedUnusable():
                 self._tell(events.SeedSetAside(message.name, message.reason))
             case prepare.Failed():
-                self._failed = message.text
+                self._failed = message
             case prepare.Done():
                 self._done = True
             case _:

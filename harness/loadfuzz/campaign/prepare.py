@@ -17,7 +17,7 @@ import msgspec
 from loadfuzz import codec
 from loadfuzz.campaign.seeding import check_stream
 from loadfuzz.channel import Channel
-from loadfuzz.errors import InfraError, LoadfuzzError
+from loadfuzz.errors import InfraError, LoadfuzzError, UsageError
 from loadfuzz.execution import Execution
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
@@ -88,9 +88,15 @@ class SeedUnusable(_Message, frozen=True, tag="seed-unusable"):
 
 
 class Failed(_Message, frozen=True, tag="failed"):
-    """Nothing can be prepared."""
+    """Nothing can be prepared.
+
+    Attributes:
+        text: why, and what to do.
+        usage: what was asked for makes no sense; otherwise something of ours failed.
+    """
 
     text: str
+    usage: bool = False
 
 
 class TargetFitted(_Message, frozen=True, tag="target-fitted"):
@@ -196,7 +202,7 @@ def main(arguments: list[str]) -> int:
     try:
         prepare(request, channel)
     except LoadfuzzError as error:
-        _send(channel, Failed(str(error)))
+        _send(channel, Failed(str(error), isinstance(error, UsageError)))
     except OSError as error:
         _send(channel, Failed(str(explain(error, "preparing the corpus"))))
     except Exception as error:

@@ -21,7 +21,7 @@ from loadfuzz.channel import Channel
 from loadfuzz.engines.judging import alarm_of
 from loadfuzz.engines.last_input import STACK_NAME, LastInput
 from loadfuzz.engines.worker import ADDRESS_SPACE_EXTRA
-from loadfuzz.errors import LoadfuzzError
+from loadfuzz.errors import LoadfuzzError, UsageError
 from loadfuzz.execution import Depth, ExitKind
 from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
@@ -75,10 +75,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A line of ours: a run, or why there can be none."""
+    """A line of ours: a run, or why there can be none.
+
+    Attributes:
+        run: that was done.
+        failure: why there is none.
+        usage: because what was asked for makes no sense.
+    """
 
     run: Run | None = None
     failure: str = ""
+    usage: bool = False
 
 
 def run_once(target: Target, watchdog: Watchdog, item: Input, number: int) -> Run:
@@ -158,7 +165,8 @@ def main(arguments: list[str]) -> int:
     try:
         run_all(request, channel)
     except LoadfuzzError as error:
-        channel.send(codec.encode(Answer(failure=str(error))) + b"\n")
+        answer = Answer(failure=str(error), usage=isinstance(error, UsageError))
+        channel.send(codec.encode(answer) + b"\n")
     except OSError as error:
         text = f"running again failed: {os.strerror(error.errno or 0)}; check the temporary folder"
         channel.send(codec.encode(Answer(failure=text)) + b"\n")

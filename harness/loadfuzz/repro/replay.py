@@ -15,7 +15,7 @@ from typing import Final
 from loadfuzz import codec
 from loadfuzz.children import Exit, spawn
 from loadfuzz.engines.last_input import describe_death
-from loadfuzz.errors import InfraError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Input
@@ -67,7 +67,7 @@ class _Replay:
         self._runs = runs
         self._folder = folder
         self._done: list[Run] = []
-        self._failure = ""
+        self._failure: Answer | None = None
         self._patience: asyncio.Timeout | None = None
         self._tell: Callable[[Run], None] = lambda run: None
 
@@ -76,8 +76,8 @@ class _Replay:
         while len(self._done) < self._runs:
             before = len(self._done)
             end, silent = await self._run_process(command)
-            if self._failure:
-                raise InfraError(self._failure)
+            if self._failure is not None:
+                raise (UsageError if self._failure.usage else InfraError)(self._failure.failure)
             if len(self._done) < self._runs:
                 death = describe_death(self._folder, 0, end.returncode, stalled=silent)
                 if death is not None:
@@ -113,7 +113,8 @@ class _Replay:
             answer = codec.decode(line, Answer)
         except codec.DamagedError as error:
             raise InfraError(f"running again failed: {error}: {line[:80]!r}") from error
-        self._failure = answer.failure
+        if answer.failure:
+            self._failure = answer
         if answer.run is not None:
             self._keep(answer.run)
 
