@@ -158,10 +158,10 @@ def _require(allowed: bool, command: Command, state: PostcopyState, offset: int)
 
 
 def _check_discard(payload: bytes, offset: int) -> None:
-    """u8 version 0, u8 length, name, u8 0, then pairs of be64."""
+    """u8 version 0, u8 length, name, u8 0, then at least one pair of be64."""
     name_length = payload[1] if len(payload) > 1 else 0
     pairs = payload[2 + name_length + 1 :]
-    if len(payload) < 3 or payload[0] or len(payload) < 3 + name_length:
+    if payload[:1] != b"\0" or not name_length or len(payload) < 3 + name_length + 16:
         raise LoadError("malformed RAM discard", offset=offset + 5, actual=payload[:2].hex())
     if payload[2 + name_length] or len(pairs) % 16:
         raise LoadError(

@@ -118,11 +118,20 @@ def test_a_command_cut_off_is_refused(profile: Profile) -> None:
     assert (caught.value.errno, caught.value.path) == (EIO, ("command",))
 
 
+def test_commands_and_states_have_qemus_numbers() -> None:
+    assert [command.value for command in Command] == list(range(12))
+    assert [state.name for state in sorted(PostcopyState)] == [
+        "NONE", "ADVISE", "DISCARD", "LISTENING", "RUNNING",
+    ]  # fmt: skip
+    assert [state.value for state in PostcopyState] == list(range(5))
+    assert MAX_VM_CMD_PACKAGED_SIZE == 16 << 20
+
+
 # -- postcopy ---------------------------------------------------------------------------------
 
 
 def test_postcopy_goes_forward_step_by_step() -> None:
-    discard = command(Command.POSTCOPY_RAM_DISCARD, DISCARD)
+    discard = command(Command.POSTCOPY_RAM_DISCARD, DISCARD + bytes(16))
     assert len(received(ADVISE, discard, discard, LISTEN, RUN)) == 5
     assert len(received(ADVISE, LISTEN, RUN)) == 3
 
@@ -151,14 +160,16 @@ def test_a_command_out_of_its_turn_is_refused(
 
 @pytest.mark.parametrize("size", [1, 8, 15, 17])
 def test_an_advice_has_no_bytes_or_sixteen(size: int) -> None:
-    assert refusal(command(Command.POSTCOPY_ADVISE, bytes(size))).actual == size
+    error = refusal(command(Command.POSTCOPY_ADVISE, bytes(size)))
+    assert (error.expected, error.actual, error.offset) == (16, size, 11)
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        b"", b"\0", b"\0\0", b"\x01\x03ram\0", b"\0\x09ram\0", b"\0\x03ram\x01",
-        b"\0\x03ram\0" + bytes(15), b"\0\x03ram\0" + bytes(17), b"\0\x03ram",
+        b"", b"\0", b"\0\0", b"\x01\x03ram\0" + bytes(16), b"\0\x19ram\0" + bytes(16),
+        b"\0\x03ram\x01" + bytes(16), b"\0\x03ram\0" + bytes(15), b"\0\x03ram\0" + bytes(17),
+        b"\0\x03ram\0" + bytes(31), b"\0\x03ram", b"\0\x03ram\0", b"\0\0\0" + bytes(16),
     ],
 )  # fmt: skip
 def test_a_malformed_discard_is_refused(payload: bytes) -> None:
@@ -168,7 +179,9 @@ def test_a_malformed_discard_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x03ra", b"\x02ram"])
 def test_a_malformed_bitmap_request_is_refused(payload: bytes) -> None:
-    assert "disagree" in str(refusal(command(Command.RECV_BITMAP, payload)))
+    error = refusal(command(Command.RECV_BITMAP, payload))
+    assert "disagree" in str(error)
+    assert error.offset == 13
 
 
 # -- packages -----------------------------------------------------------------------------------

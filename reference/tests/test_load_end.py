@@ -72,6 +72,12 @@ def test_the_seed_does_not_care(behind: bytes) -> None:
     assert board.synchronized_post_init == 1
 
 
+def test_a_description_as_large_as_the_bound_is_looked_for() -> None:
+    with pytest.raises(LoadError) as caught:
+        load_from_bytes(machine(), WHOLE + vmdesc(b"{}", size=MAX_VMDESC))
+    assert (caught.value.errno, caught.value.expected) == (EIO, MAX_VMDESC)
+
+
 def test_a_long_description_is_skipped_in_pieces() -> None:
     text = b"{" + b" " * 300_000 + b"}"
     f = QEMUFileReader(ChunkSource.split(WHOLE + vmdesc(text), [1000]))

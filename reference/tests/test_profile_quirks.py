@@ -343,6 +343,9 @@ def test_quirk_2_an_empty_and_a_cut_name_are_one_error() -> None:
     for profile, errnos in ((SEED, [EINVAL, EINVAL]), (STRICT, [EINVAL, EIO])):
         errors = [loads(profile, wire, board) for wire in (empty, cut)]
         assert [error.errno for error in errors if error is not None] == errnos
+    # Zeros at the end do not make it the same error; the one switch does.
+    zeros = replace(STRICT, name="zeros at the end", eof_reads_as_zero=True)
+    assert cut_off_name(zeros) == -EIO
 
 
 def test_quirk_3_versions_are_compared_as_unsigned() -> None:

@@ -185,6 +185,8 @@ def test_the_rate_limit_counts_a_periods_bytes() -> None:
     assert f.rate_limited()
     f.set_rate_limit(0)
     assert not f.rate_limited()
+    f.set_rate_limit(1)
+    assert f.rate_limited()
 
 
 def test_a_file_that_failed_is_limited() -> None:

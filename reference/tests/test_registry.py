@@ -112,6 +112,13 @@ def test_a_name_that_does_not_fit_its_length_byte_is_refused(path: str | None, n
 def test_the_longest_name_fits() -> None:
     entry = SaveState().vmstate_register(on_bus("p" * 253), 0, VMStateDescription("x"), None)
     assert len(entry.idstr) == IDSTR_MAX
+    assert SaveState().vmstate_register(None, 0, VMStateDescription("x"), None).idstr == "x"
+
+
+def test_an_early_section_is_known_at_its_registration() -> None:
+    early = VMStateDescription("early", early_setup=True)
+    assert SaveState().vmstate_register(None, 0, early, None).early
+    assert not SaveState().vmstate_register(None, 0, VMSD, None).early
 
 
 # -- kinds of handler --------------------------------------------------------------------

@@ -287,6 +287,18 @@ def test_vmdesc_has_qemus_keys_in_qemus_order() -> None:
     assert data.endswith(b"\0\x06" + size + text.encode())
 
 
+def test_a_temporary_is_described_within_its_field() -> None:
+    inside = VMStateDescription("half", 3, fields=(fields.uint8("half"),))
+    vmsd = VMStateDescription("d", fields=(fields.with_tmp(inside, lambda: PlainDevice(half=1)),))
+    board = machine()
+    plug(board, vmsd, PlainDevice())
+    (entry,) = description_of(save_to_bytes(board))["devices"][0]["fields"]
+    assert list(entry.items()) == [
+        ("name", "tmp"), ("type", "tmp"), ("vmsd_name", "half"), ("version", 3),
+        ("fields", [{"name": "half", "type": "uint8", "size": 1}]), ("size", 1),
+    ]  # fmt: skip
+
+
 def test_arrays_whose_elements_may_differ_are_listed_one_by_one() -> None:
     sub = VMStateDescription("e/s", fields=(fields.uint8("x"),), needed=lambda state: state.x > 1)
     vmsd = VMStateDescription(

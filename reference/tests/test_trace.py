@@ -7,10 +7,11 @@ from savevm.machine import Machine
 from savevm.save import save_to_bytes
 from savevm.testing import PlainDevice, plug
 from savevm.trace import EVENTS, TraceEvent, TraceLog
-from savevm.vmstate import VMStateDescription, fields
+from savevm.vmstate import VMStateDescription, fields, fieldtypes
 
 SUB = VMStateDescription("dev/sub", fields=(fields.uint8("b"),), needed=lambda state: True)
 DEV = VMStateDescription("dev", 3, 1, fields=(fields.uint32("a"),), subsections=(SUB,))
+MANY = VMStateDescription("many", fields=(fields.pointer_array("a", fieldtypes.UINT8, 2),))
 
 
 def machine() -> Machine:
@@ -56,9 +57,12 @@ def test_a_load_prints_what_qemu_prints_for_it() -> None:
 
 def test_sections_can_be_traced_without_their_fields() -> None:
     log = TraceLog()
-    load_from_bytes(machine(), save_to_bytes(machine()), trace=log, trace_fields=False)
+    board = machine()
+    plug(board, MANY, PlainDevice(a=[1, 2]))
+    load_from_bytes(board, save_to_bytes(board), trace=log, trace_fields=False)
     names = {event.name for event in log.events}
     assert "vmstate_load_state" in names
+    assert "vmstate_n_elems" not in names
     assert not names & {"vmstate_load_state_field", "vmstate_subsection_load"}
 
 

@@ -182,3 +182,39 @@ def test_a_transaction_commits_and_rolls_back_each_once() -> None:
     transaction.rollback()
     transaction.commit()
     assert one.heard == two.heard == ["stage", "rollback"]
+
+
+def test_what_was_committed_is_not_rolled_back_afterwards() -> None:
+    aside = Aside()
+    transaction = Transaction(Machine("none"))
+    transaction.protect(aside)
+    transaction.commit()
+    transaction.rollback()
+    assert aside.heard == ["stage", "commit"]
+
+
+def test_an_adopting_machine_gets_its_numbers_back() -> None:
+    board, _made = machine()
+    ops = SaveVMHandlers(save_state=lambda f, o: None, load_state=lambda f, o, version: 0)
+    plug_handlers(board, "old", ops, PlainDevice(), version_id=9)
+    board.adopts = True
+
+    def numbers() -> list[tuple[object, ...]]:
+        return [
+            (se.section_id, se.version_id, se.early, board.skip_section_footers)
+            for se in board.savevm.handlers
+        ]
+
+    before = numbers()
+    adopted = stream(
+        full_section(41, "dev", GOOD[17:-5], footer_id=None),
+        full_section(43, "old", version_id=5, footer_id=None),
+    )
+    load_from_bytes(board, adopted)
+    assert numbers() != before
+    board, _made = machine()
+    plug_handlers(board, "old", ops, PlainDevice(), version_id=9)
+    board.adopts = True
+    with pytest.raises(LoadError):
+        load_from_bytes(board, adopted[:-1])
+    assert numbers() == before

@@ -16,7 +16,7 @@ from savevm.vmstate import (
     vmstate_load_state,
     vmstate_save_state,
 )
-from savevm.vmstate.compiled import Run, Step, plan_for
+from savevm.vmstate.compiled import Run, Step, load_run, pack_run, plan_for
 from savevm.vmstate.description import Vmdesc
 
 A, B, C = fields.uint8("a"), fields.uint16("b"), fields.uint32("c")
@@ -168,6 +168,35 @@ def test_a_run_is_saved_as_its_fields_are(values: dict[str, int], wire: str) -> 
         vmstate_save_state(f, vmsd, State(**values), vmdesc)
         f.flush()
         assert sink.data.hex() == wire
+
+
+def test_a_run_whose_bytes_are_there_goes_in_one_step() -> None:
+    items = (A, fields.array("n", fieldtypes.INT16, 2), fields.unused(1), fields.buffer("d", 2), B)
+    (run,) = plan_for(VMStateDescription("d", fields=items), 1)
+    assert isinstance(run, Run)
+    wire = bytes.fromhex("01" + "0002fffd" + "00" + "6162" + "0005")
+    state = State(a=0, b=0, n=[0, 0, 7], d=bytearray(b"xyz"))
+    f = QEMUFileReader(wire)
+    assert load_run(f, run, state)
+    assert vars(state) == {"a": 1, "b": 5, "n": [2, -3, 7], "d": b"abz"}
+    assert f.tell() == len(wire)
+    assert pack_run(run, state) == wire
+    for cut in range(len(wire)):
+        f = QEMUFileReader(wire[:cut])
+        assert not load_run(f, run, state)
+        assert f.tell() == 0
+
+
+@pytest.mark.parametrize("items", [(A,), (A, B), (fields.unused(2),), (A, fields.buffer("d", 1))])
+def test_a_run_of_few_fields_goes_in_one_step_too(items: tuple[VMStateField, ...]) -> None:
+    (run,) = plan_for(VMStateDescription("d", fields=items), 1)
+    assert isinstance(run, Run)
+    state = State(a=0, b=0, d=bytearray(1))
+    wire = bytes(range(1, run.struct.size + 1))
+    assert load_run(QEMUFileReader(wire), run, state)
+    if items[0] is A:
+        assert pack_run(run, state) == wire
+        assert vars(state)["a"] == 1
 
 
 def test_a_missing_buffer_is_saved_as_zeros() -> None:

@@ -91,6 +91,31 @@ def test_a_primitive_travels_big_endian(make, value: int, wire: str, traced: boo
     assert type(vars(state)["v"]) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("info", "size", "code", "low", "high"),
+    [
+        (fieldtypes.INT8, 1, "b", -128, 127),
+        (fieldtypes.INT16, 2, "h", -0x8000, 0x7FFF),
+        (fieldtypes.INT32, 4, "i", -(1 << 31), (1 << 31) - 1),
+        (fieldtypes.INT64, 8, "q", -(1 << 63), (1 << 63) - 1),
+        (fieldtypes.UINT8, 1, "B", 0, 255),
+        (fieldtypes.UINT16, 2, "H", 0, 0xFFFF),
+        (fieldtypes.UINT32, 4, "I", 0, (1 << 32) - 1),
+        (fieldtypes.UINT64, 8, "Q", 0, (1 << 64) - 1),
+        (fieldtypes.FLOAT64, 8, "Q", 0, (1 << 64) - 1),
+        (fieldtypes.CPU_DOUBLE, 8, "Q", 0, (1 << 64) - 1),
+        (fieldtypes.BOOL, 1, "?", 0, 1),
+        (fieldtypes.INT32_LE, 4, "", 0, (1 << 31) - 1),
+        (fieldtypes.UINT16_EQUAL, 2, "", 0, 0xFFFF),
+    ],
+    ids=lambda info: getattr(info, "name", None),
+)
+def test_a_type_knows_its_size_and_range(
+    info: VMStateInfo, size: int, code: str, low: int, high: int
+) -> None:
+    assert (info.size, info.code, info.lo, info.hi) == (size, code, low, high)
+
+
 @pytest.mark.parametrize("wire", ["01", "02", "80", "ff"])
 def test_any_byte_but_zero_is_true(wire: str) -> None:
     for traced in (False, True):
@@ -180,6 +205,7 @@ def test_a_hook_that_is_only_complained_of_ends_no_load() -> None:
     outer = VMStateDescription("o", fields=(fields.struct("p", vmsd), fields.uint8("w")))
     state, f = State(p=State(v=0), w=0), Noting(b"\x01\x02")
     assert vmstate_load_state(f, outer, state, 1) == 0
+    assert vmstate_load_state(Noting(b"\x01"), vmsd, State(v=0), 1) == 0
     assert (vars(state)["w"], f.noted) == (2, ["post_load refused with -5"])
 
 
@@ -259,6 +285,15 @@ def test_a_varray_has_as_many_elements_as_its_count_says(  # type: ignore[no-unt
     state = State(n=0, v=[9, 9, 9])
     load(state, wire + "00010002", *items)
     assert vars(state) == {"n": 2, "v": [1, 2] if alloc else [1, 2, 9]}
+
+
+@pytest.mark.parametrize("alloc", [False, True])
+def test_no_elements_are_a_count_too(alloc: bool) -> None:
+    items = (fields.int32("n"), fields.varray("v", fieldtypes.UINT8, "n", "int32", alloc=alloc))
+    state = State(n=5, v=[1, 2])
+    load(state, "00000000", *items)
+    assert vars(state) == {"n": 0, "v": [] if alloc else [1, 2]}
+    assert save(state, *items) == "00000000"
 
 
 def test_multiply_elements_counts_in_units() -> None:
@@ -434,6 +469,14 @@ def test_saving_a_buffer_of_absurd_size_is_a_save_error() -> None:
     assert save(State(n=-1, v=bytearray(3)), *vbuffer_fields()) == "ffffffff"
 
 
+@pytest.mark.parametrize("alloc", [False, True])
+def test_no_bytes_are_a_size_too(alloc: bool) -> None:
+    state = State(n=5, v=bytearray(b"xy"))
+    load(state, "00000000", *vbuffer_fields(alloc=alloc))
+    assert vars(state) == {"n": 0, "v": b"" if alloc else b"xy"}
+    assert save(state, *vbuffer_fields(alloc=alloc)) == "00000000"
+
+
 # -- unused ---------------------------------------------------------------------------------
 
 
@@ -455,6 +498,9 @@ def test_unused_may_have_a_size_of_its_own() -> None:
     state = State(n=0, v=0)
     load(state, "00000002ffff07", *items)
     assert vars(state)["v"] == 7
+    load(state, "0000000008", *items)
+    assert vars(state) == {"n": 0, "v": 8}
+    assert save(state, *items) == "0000000008"
 
 
 @pytest.mark.parametrize("profile", [STRICT, SEED], ids=["strict", "seed"])
@@ -502,6 +548,11 @@ def test_a_large_bitmap_takes_time_in_proportion() -> None:
     wire = save(state, *items)
     load(state, wire, *items)
     assert vars(state)["v"].bit_count() == 64 * words
+
+
+def test_a_bitmap_is_cut_to_its_words() -> None:
+    items = (fields.int32("n"), fields.bitmap("v", "n"))
+    assert save(State(n=3, v=(1 << 64) | 5), *items) == "00000003" + "0000000000000005"
 
 
 # -- structs -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Subsections: when they travel, how they are found, what refuses them."""
 
+from dataclasses import replace
 from errno import EINVAL, EIO, ENOENT
 
 import pytest
@@ -96,9 +97,12 @@ def test_without_needed_a_subsection_always_travels() -> None:
     ids=["nothing", "alone", "short", "cut name", "other prefix", "footer"],
 )
 def test_a_05_that_is_no_subsection_of_ours_is_left_for_who_comes_next(behind: bytes) -> None:
-    loaded, consumed = load(b"\x01" + behind)
+    heard: list[str] = []
+    vmsd = replace(DEVICE, post_load=lambda state, version: heard.append("post_load"))
+    loaded, consumed = load(b"\x01" + behind, vmsd)
     assert vars(loaded)["v"] == 1
     assert consumed == 1
+    assert heard == ["post_load"]
 
 
 @pytest.mark.parametrize(
