@@ -93,13 +93,25 @@ def test_equal_atoms_count_as_unchanged() -> None:
     assert not capture.changed()
 
 
-def test_each_object_is_captured_once_as_it_was_first() -> None:
-    shared = State(x=1)
+@pytest.mark.parametrize(
+    ("shared", "change"),
+    [
+        (State(x=1), lambda state: vars(state).update(x=2)),
+        ([1], lambda items: items.append(2)),
+        ({"k": 1}, lambda table: table.update(k=2)),
+        (bytearray(b"a"), lambda data: data.extend(b"b")),
+    ],
+    ids=["state", "list", "dict", "bytearray"],
+)
+def test_each_object_is_captured_once_as_it_was_first(  # type: ignore[no-untyped-def]
+    shared: object, change
+) -> None:
+    before = digest(shared)
     capture = Capture(shared)
-    vars(shared)["x"] = 2
+    change(shared)
     capture.add(State(inner=shared))
     capture.restore()
-    assert vars(shared) == {"x": 1}
+    assert digest(shared) == before
 
 
 def test_what_is_outside_is_neither_captured_nor_digested() -> None:
