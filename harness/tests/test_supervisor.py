@@ -340,13 +340,17 @@ def test_when_time_is_up_workers_are_asked_to_stop(tmp_path: Path) -> None:
     assert stage.heard.ticks > 0
 
 
-def test_a_worker_that_does_not_stop_is_ended(
+def test_a_worker_that_does_not_stop_is_ended_and_that_is_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STOP_GRACE_S", 0.1)
-    stage = Stage(tmp_path, "progress(5); wait(lambda: False)", seconds=0.2).run()
+    monkeypatch.setattr(module, "DEADLINE_GRACE_S", 0.1)
+    monkeypatch.setattr(module, "replay", replaying(3))
+    program = "progress(5); wait(lambda: False)"
+    stage = Stage(tmp_path, program, seconds=0.2, autopsy=deadly).run()
     assert stage.totals.executions == 5
     assert not stage.supervisor.interrupted
+    assert stage.totals.findings == {}
+    assert stage.heard.warnings() == []
 
 
 def test_a_worker_that_says_nothing_is_ended_and_replaced(

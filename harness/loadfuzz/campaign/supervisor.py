@@ -40,8 +40,12 @@ from loadfuzz.repro.replay import replay
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
 
-STOP_GRACE_S: Final = 3.0
-"""Time a worker has to end after SIGTERM: one execution with all its oracles, and saving."""
+STOP_GRACE_S: Final = 2.0
+"""Time a worker has to end after SIGTERM when somebody wants to stop: one execution with all
+its oracles; a person does not want to wait longer."""
+DEADLINE_GRACE_S: Final = 10.0
+"""The same when the time is up: it may be confirming a hang, which takes seconds, and that
+finding is wanted."""
 OVERTIME_S: Final = 0.5
 """Time a worker has to end by itself after the deadline, before it is asked to: workers that
 were ready later would go on for longer."""
@@ -96,6 +100,7 @@ class _Slot:
     patience: asyncio.Timeout | None = None
     ended: events.WorkerEnded | None = None
     silent: bool = False
+    overdue: bool = False
     starts: int = 0
     barren: int = 0
     garbage: int = 0
@@ -237,7 +242,8 @@ class Supervisor:
                 self._tell(msgspec.structs.replace(slot.ended, restarted=False))
                 return
             self._check_disk()
-            if self._stopping:
+            if self._stopping or slot.overdue:
+                # It was we who ended it, whatever it was doing.
                 self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
                 return
             reason = _reason_of(slot, end)
@@ -314,7 +320,8 @@ class Supervisor:
             return await child.stop(0.0)
         now = asyncio.get_running_loop().time()
         if self._deadline is not None and now >= self._deadline:
-            return await child.stop(STOP_GRACE_S)
+            slot.overdue = True
+            return await child.stop(DEADLINE_GRACE_S)
         slot.silent = True
         return await child.stop(0.0)
 
