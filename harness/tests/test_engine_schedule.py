@@ -79,7 +79,7 @@ def test_a_smaller_stream_of_the_same_behaviour_takes_the_place_of_our_own() -> 
 
 def test_there_are_only_so_many_entries() -> None:
     schedule = Schedule(Novelty())
-    seen = Observation((), (), accepted=True)
+    seen = Observation((), (), telling=False, accepted=True)
     for number in range(ENTRIES_MAX + 5):
         schedule.add(b"", str(number), seen, ours=False)
     assert len(schedule) == ENTRIES_MAX

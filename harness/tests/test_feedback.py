@@ -70,6 +70,22 @@ def test_devices_order_and_counts_of_events_make_one() -> None:
     assert seen(*[one] * 5)
 
 
+def test_another_order_or_number_of_known_events_tells_little() -> None:
+    novelty = Novelty()
+    one, two = "vmstate_load a a", "vmstate_load b b"
+
+    def telling(*events: str) -> bool:
+        seen = novelty.observe(Execution(ExitKind.ACCEPTED, Depth.ACCEPTED, events=events))
+        assert seen.new
+        return seen.telling
+
+    assert telling(one)
+    assert telling(one, two)
+    assert not telling(two, one)
+    assert not telling(one, one)
+    assert telling(one, "vmstate_load c c")
+
+
 def test_names_that_the_stream_invents_are_all_alike() -> None:
     novelty = Novelty()
     for number in range(200):

@@ -31,8 +31,9 @@ class Batch:
         seed: random seed of this batch.
         seconds: wall-clock budget, ``None`` for no limit.
         executions: budget in executions, ``None`` for no limit.
-        dear_share: dear oracles judge one in so many executions, beside
-            everything new.
+        dear_share: dear oracles judge one in so many executions, beside all
+            that show a new event, depth or verdict, and some that were accepted
+            in spite of what was done to them.
         load_timeout_s: CPU seconds after which one load counts as a hang.
     """
 
@@ -43,7 +44,7 @@ class Batch:
     seed: int
     seconds: float | None
     executions: int | None
-    dear_share: int = 64
+    dear_share: int = 128
     load_timeout_s: float = 2.0
 
 

@@ -20,7 +20,7 @@ from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.places import Places
 from loadfuzz.rng import Rng
 
-EARNED: Final = 64
+EARNED: Final = 128
 """One byte in so many is earned: on the reference a tree costs some ten loads,
 so that making trees stays well below the cost of the loads themselves."""
 
@@ -112,7 +112,7 @@ class Breeder:
         child, mutations = self._stack.child(subject, self._rng, again)
         if len(child) > bound:
             raise ValueError(f"a child of {len(child)} bytes where {bound} are allowed")
-        self._credit = min(self._credit + len(child) // EARNED, CREDIT_MAX)
+        self._credit = min(self._credit + len(child) // EARNED + 1, CREDIT_MAX)
         return child, Lineage(parent, mutations)
 
     def _affords(self, stream: bytes) -> bool:

@@ -129,7 +129,7 @@ class Session:
         seen = self.novelty.observe(trial.execution)
         if seen.fresh:
             tally.fresh(lineage.mutations)
-        worth = seen.new or (seen.accepted and self._survives(lineage))
+        worth = seen.telling or (seen.accepted and self._survives(lineage))
         self._pending = (trial, worth, lineage)
         return seen
 

@@ -42,11 +42,14 @@ class Observation:
     Attributes:
         features: all it showed.
         fresh: those that nothing before it had shown.
+        telling: among those is an event, a depth or a verdict, and not just
+            another order or number of known events.
         accepted: the loader took the input.
     """
 
     features: Features
     fresh: Features
+    telling: bool
     accepted: bool
 
     @property
@@ -62,7 +65,16 @@ class Novelty:
         hits: executions that showed each feature, by its number.
     """
 
-    __slots__ = ("_devices", "_events", "_numbers", "_parts", "_places", "hits")
+    __slots__ = (
+        "_devices",
+        "_events",
+        "_numbers",
+        "_parts",
+        "_places",
+        "_seen",
+        "_variations",
+        "hits",
+    )
 
     def __init__(self) -> None:
         self.hits: list[int] = []
@@ -71,6 +83,8 @@ class Novelty:
         self._devices: set[str] = set()
         self._parts: dict[str, set[str]] = {}
         self._places: dict[tuple[str, ...], str] = {}
+        self._seen: set[str] = set()
+        self._variations: set[int] = set()
 
     def observe(self, execution: Execution) -> Observation:
         """Take in one execution."""
@@ -85,7 +99,8 @@ class Novelty:
         fresh: Features = ()
         if len(hits) > known:
             fresh = tuple(feature for feature in features if feature >= known)
-        return Observation(features, fresh, execution.kind is ExitKind.ACCEPTED)
+        telling = any(feature not in self._variations for feature in fresh)
+        return Observation(features, fresh, telling, execution.kind is ExitKind.ACCEPTED)
 
     def rarity(self, features: Features) -> int:
         """Executions that showed the rarest of ``features``."""
@@ -119,12 +134,16 @@ class Novelty:
                 number = self._number(("order", before, event))
                 if number is not None:
                     found.add(number)
+                    self._variations.add(number)
                 before = event
         for event, count in counts.items():
             # 1, 2, 3-4, 5-8, ...: a loop that goes round once more is no news.
             number = self._number(("count", event, (count - 1).bit_length()))
             if number is not None:
                 found.add(number)
+                if event in self._seen:
+                    self._variations.add(number)
+                self._seen.add(event)
         return tuple(sorted(found))
 
     def _verdict_of(self, execution: Execution) -> int | None:
