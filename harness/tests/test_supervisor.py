@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from loadfuzz import events
+from loadfuzz.campaign import deaths
 from loadfuzz.campaign import supervisor as module
-from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.campaign.batch import Engine
+from loadfuzz.campaign.deaths import Death, Describe
 from loadfuzz.campaign.folder import CampaignFolder, open_folder
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.supervisor import Supervisor
 from loadfuzz.campaign.totals import Totals
-from loadfuzz.children import Exit
 from loadfuzz.clock import ManualClock
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.events import Event
@@ -113,7 +114,7 @@ class Stage:
         executions: int | None = None,
         messages: list[dict[str, object]] | None = None,
         engine: Engine | None = Engine.NATIVE,
-        autopsy: Callable[[Batch, Exit, bool], Finding | None] | None = None,
+        describe: Describe = lambda folder, death: None,
         seeds: tuple[str, ...] = (),
     ) -> None:
         self.settings = Settings("fake", engine, 7, workers, seconds, executions, seeds)
@@ -129,7 +130,7 @@ class Stage:
             self.folder,
             [self.heard],
             self.totals,
-            autopsy or (lambda batch, end, silent: None),
+            describe=describe,
             worker=(sys.executable, str(worker)),
             prepare=(sys.executable, str(prepare)),
         )
@@ -238,10 +239,10 @@ def test_one_worker_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_a_death_inside_a_load_is_a_finding(tmp_path: Path) -> None:
     seen: list[tuple[int, bool]] = []
 
-    def autopsy(batch: Batch, end: Exit, silent: bool) -> Finding:
-        seen.append((end.returncode, silent))
+    def describe(folder: CampaignFolder, death: Death) -> Finding:
+        seen.append((death.end.returncode, death.silent))
         return Finding(
-            batch.target,
+            death.batch.target,
             Input(b"QEVMdeadly"),
             Violation("clean-error", "SIGSEGV ended the process", "a LoadError", "SIGSEGV", "x.py"),
             Execution(ExitKind.CRASHED, Depth.NOTHING, escape=Escape("SIGSEGV", "", ())),
@@ -249,7 +250,7 @@ def test_a_death_inside_a_load_is_a_finding(tmp_path: Path) -> None:
         )
 
     program = "if starts < 2:\n    progress(30); os.kill(os.getpid(), 11)\nend(batch['executions'])"
-    stage = Stage(tmp_path, program, executions=100, autopsy=autopsy).run()
+    stage = Stage(tmp_path, program, executions=100, describe=describe).run()
     assert seen == [(-11, False), (-11, False)]
     (finding,) = stage.heard.of(events.FindingAnnounced)
     assert isinstance(finding, events.FindingAnnounced)
@@ -257,10 +258,11 @@ def test_a_death_inside_a_load_is_a_finding(tmp_path: Path) -> None:
     assert len(stage.heard.of(events.FindingRepeated)) == 1
 
 
-def deadly(batch: Batch, end: Exit, silent: bool) -> Finding:
+def deadly(folder: CampaignFolder, death: Death) -> Finding:
     """The finding of a worker that died while it ran a corpus entry."""
+    end = death.end
     return Finding(
-        batch.target,
+        death.batch.target,
         Input(b"QEVM"),
         Violation("clean-error", "it ended the process", "a LoadError", str(end), "x.py"),
         Execution(ExitKind.CRASHED, Depth.NOTHING, escape=Escape(str(end), "", ())),
@@ -292,10 +294,10 @@ DIES_ONCE = "if starts == 0:\n    progress(30); os.kill(os.getpid(), {})\nend(ba
 def test_a_worker_that_others_killed_is_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, again: int, is_finding: bool
 ) -> None:
-    monkeypatch.setattr(module, "replay", replaying(again))
+    monkeypatch.setattr(deaths, "replay", replaying(again))
     # What the worker does on SIGTERM is its own business here.
     program = f"signal.signal(signal.SIGTERM, signal.SIG_DFL)\n{DIES_ONCE.format(number)}"
-    stage = Stage(tmp_path, program, executions=100, autopsy=deadly).run()
+    stage = Stage(tmp_path, program, executions=100, describe=deadly).run()
     found = stage.heard.of(events.FindingAnnounced)
     assert bool(found) is is_finding
     warned = any("somebody else did it" in text for text in stage.heard.warnings())
@@ -308,8 +310,8 @@ def test_a_worker_that_others_killed_is_no_finding(
 def test_a_corpus_entry_that_ends_workers_is_put_in_quarantine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "replay", replaying(3))
-    stage = Stage(tmp_path, DIES_ONCE.format(11), executions=100, autopsy=deadly)
+    monkeypatch.setattr(deaths, "replay", replaying(3))
+    stage = Stage(tmp_path, DIES_ONCE.format(11), executions=100, describe=deadly)
     corpus = stage.folder.path / "corpus"
     corpus.mkdir()
     digest = stage.folder.corpus.add(b"QEVM")
@@ -344,9 +346,9 @@ def test_a_worker_that_does_not_stop_is_ended_and_that_is_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DEADLINE_GRACE_S", 0.1)
-    monkeypatch.setattr(module, "replay", replaying(3))
+    monkeypatch.setattr(deaths, "replay", replaying(3))
     program = "progress(5); wait(lambda: False)"
-    stage = Stage(tmp_path, program, seconds=0.2, autopsy=deadly).run()
+    stage = Stage(tmp_path, program, seconds=0.2, describe=deadly).run()
     assert stage.totals.executions == 5
     assert not stage.supervisor.interrupted
     assert stage.totals.findings == {}
@@ -359,11 +361,11 @@ def test_a_worker_that_says_nothing_is_ended_and_replaced(
     monkeypatch.setattr(module, "SILENCE_MAX_S", 0.5)
     seen: list[bool] = []
 
-    def autopsy(batch: Batch, end: Exit, silent: bool) -> None:
-        seen.append(silent)
+    def describe(folder: CampaignFolder, death: Death) -> None:
+        seen.append(death.silent)
 
     program = "if starts == 0:\n    progress(30); wait(lambda: False)\nend(batch['executions'])"
-    stage = Stage(tmp_path, program, executions=100, autopsy=autopsy)
+    stage = Stage(tmp_path, program, executions=100, describe=describe)
     stage.run()
     assert seen == [True]
     assert stage.totals.executions == 100

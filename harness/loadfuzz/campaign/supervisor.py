@@ -11,11 +11,10 @@ there is one deadline; a worker that does not end by itself is asked to
 """
 
 import asyncio
-import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ import msgspec
 from loadfuzz import codec, events
 from loadfuzz.abc import Reporter
 from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.campaign.deaths import Death, Deaths, Describe, describe
 from loadfuzz.campaign.folder import CampaignFolder
 from loadfuzz.campaign.preparation import Preparation, Prepared
 from loadfuzz.campaign.settings import Settings
@@ -34,9 +34,7 @@ from loadfuzz.children import Child, Exit, spawn
 from loadfuzz.clock import Clock, SystemClock
 from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.events import Event
-from loadfuzz.findings import Finding
-from loadfuzz.repro.folder import MANIFEST, write_finding
-from loadfuzz.repro.replay import replay
+from loadfuzz.repro.folder import MANIFEST
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
 
@@ -61,10 +59,6 @@ TICK_S: Final = 0.5
 """How often the screen hears that time has passed."""
 REST_MIN_S: Final = 0.2
 """With less time left than this no worker is started any more."""
-CONFIRMATIONS: Final = 3
-"""Re-runs of an input that ended a worker."""
-CONFIRM_TIMEOUT_S: Final = 20.0
-"""Time for them all; the finding is kept in any case."""
 GARBAGE_SHOWN_MAX: Final = 3
 """Lines of one worker that are no events, of which a warning is made; more tell no more."""
 DISK_FREE_MIN: Final = 1 << 20
@@ -72,15 +66,6 @@ DISK_FREE_MIN: Final = 1 << 20
 
 _DONE: Final = frozenset({"budget", "stopped"})
 """Reasons of a worker that did what it was told."""
-
-_FROM_OUTSIDE: Final = frozenset(
-    {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-)
-"""Signals that people and kernels send; a loader that sends one to itself does it again."""
-
-Autopsy = Callable[[Batch, Exit, bool], Finding | None]
-"""What a worker's death says about the target, ``None`` when nothing; given its batch, how it
-ended, and whether we ended it for its silence."""
 
 
 @runtime_checkable
@@ -114,7 +99,7 @@ class Supervisor:
         folder: where, locked by the caller.
         reporters: hear every event, in this order.
         totals: adds them up; hears them before the reporters.
-        autopsy: makes a finding of a worker's death.
+        describe: makes a finding of a worker's death.
         clock: tells how long it took.
         worker: command that starts a worker; the batch file's path is appended.
         prepare: command that prepares; the request file's path is appended.
@@ -126,8 +111,8 @@ class Supervisor:
         folder: CampaignFolder,
         reporters: Sequence[Reporter],
         totals: Totals,
-        autopsy: Autopsy,
         *,
+        describe: Describe = describe,
         clock: Clock | None = None,
         worker: Sequence[str] = (sys.executable, "-m", "loadfuzz.engines.worker"),
         prepare: Sequence[str] = (sys.executable, "-m", "loadfuzz.campaign.prepare"),
@@ -137,7 +122,7 @@ class Supervisor:
         self._folder = folder
         self._reporters = reporters
         self._totals = totals
-        self._autopsy = autopsy
+        self._deaths = Deaths(folder, totals, self._tell, describe)
         self._clock = clock or SystemClock()
         self._worker_command = worker
         self._prepare_command = prepare
@@ -246,13 +231,11 @@ class Supervisor:
                 # It was we who ended it, whatever it was doing.
                 self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
                 return
+            begun, better = await self._deaths.handle(Death(batch, end, slot.silent, slot.starts))
+            got_on = executions > 0 or better
+            # It may have died before it could report what it had done.
+            executions = max(executions, begun)
             reason = _reason_of(slot, end)
-            finding = self._autopsy(batch, end, slot.silent)
-            got_on = executions > 0
-            if finding is not None:
-                # It may have died before it could report what it had done.
-                executions = max(executions, finding.executions)
-                got_on |= await self._bury(slot, finding, end)
             slot.barren = 0 if got_on else slot.barren + 1
             again = slot.barren < BARREN_MAX and slot.starts <= RESTARTS_MAX
             self._tell(events.WorkerEnded(slot.index, executions, reason, restarted=again))
@@ -380,44 +363,6 @@ class Supervisor:
         if slot.garbage <= GARBAGE_SHOWN_MAX:
             text = f"worker {slot.index} sent a line that is no event ({reason}): {line[:60]!r}"
             self._tell(events.MachineryWarning(text))
-
-    async def _bury(self, slot: _Slot, finding: Finding, end: Exit) -> bool:
-        """Keep the finding that a death is; whether the next worker has a better start."""
-        known = finding.signature in self._totals.findings
-        if not known:
-            finding = await self._confirm(finding)
-            if finding.reliability[0] == 0 and (slot.silent or end.signal in _FROM_OUTSIDE):
-                self._tell(events.MachineryWarning(
-                    f"worker {slot.index} {_reason_of(slot, end)}; what it was running does not do "
-                    "that again, so somebody else did it (out of memory? killed by hand?)"
-                ))  # fmt: skip
-                return False
-        digest = finding.input.digest
-        quarantined = self._folder.quarantine(digest)
-        if quarantined:
-            self._tell(events.MachineryWarning(
-                f"corpus entry {digest[:16]} ends workers; it is in quarantine now"
-            ))  # fmt: skip
-        place = None if known else write_finding(self._folder.path, finding)
-        if place is None:
-            self._tell(events.FindingRepeated(slot.index, finding.signature, slot.starts))
-            return quarantined
-        self._tell(events.FindingAnnounced(
-            worker=slot.index, signature=finding.signature, oracle=finding.violation.oracle,
-            title=finding.violation.title, path=finding.violation.path, folder=place,
-            executions=finding.executions, reliability=finding.reliability,
-        ))  # fmt: skip
-        return True
-
-    async def _confirm(self, finding: Finding) -> Finding:
-        """``finding`` with its reliability, if that can be had in reasonable time."""
-        with suppress(TimeoutError, LoadfuzzError):
-            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-                again = await replay(
-                    finding.target, finding.input, CONFIRMATIONS, wanted=finding.violation
-                )
-            return dataclasses.replace(finding, reliability=(again.reproduced, CONFIRMATIONS))
-        return finding
 
     def _check_disk(self) -> None:
         """Say so when it was the disk that a worker died of.

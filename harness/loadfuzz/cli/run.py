@@ -143,7 +143,6 @@ def command(
 def _run(
     settings: Settings, folder: "CampaignFolder", *, as_json: bool, live: bool | None, quiet: bool
 ) -> int:
-    from loadfuzz.campaign.autopsy import Autopsy
     from loadfuzz.campaign.resume import know_findings
     from loadfuzz.campaign.supervisor import Supervisor
     from loadfuzz.campaign.totals import Totals
@@ -160,7 +159,6 @@ def _run(
         folder,
         [*screen, EventLog(folder.events)],
         totals,
-        Autopsy(folder.path),
         clock=clock,
     )
     failure: LoadfuzzError | None = None
