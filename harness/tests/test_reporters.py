@@ -212,6 +212,11 @@ def test_a_budget_in_executions_is_shown_as_a_share() -> None:
     assert text.rstrip().endswith("0:30, 50.0 %")
 
 
+def test_a_campaign_that_is_over_its_time_is_finishing() -> None:
+    head = draw(totals_of(*CAMPAIGN), elapsed_s=63.0)[0]
+    assert head.rstrip().endswith("1:03 of 1:00, finishing")
+
+
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 def test_there_is_a_screen_before_there_are_numbers(prefix: int) -> None:
     assert draw(totals_of(*CAMPAIGN[:prefix]))

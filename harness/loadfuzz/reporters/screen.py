@@ -16,6 +16,8 @@ WIDTH_MAX: Final = 100
 BAR_WIDTH: Final = 34
 _BARS: Final = "━─"
 _PLAIN_BARS: Final = "#."
+FINISHING_S: Final = 1.0
+"""So long after its time a campaign is said to be finishing: workers confirm what they found."""
 ROWS_MAX: Final = 8
 """Findings or operators shown at most, however high the terminal is."""
 
@@ -110,7 +112,8 @@ def _left(totals: Totals, pace: Pace) -> str:
     assert started is not None
     parts = [duration(pace.elapsed_s)]
     if started.time_s is not None:
-        parts[0] += f" of {duration(started.time_s)}"
+        over = pace.elapsed_s > started.time_s + FINISHING_S
+        parts[0] += f" of {duration(started.time_s)}" + (", finishing" if over else "")
     if started.executions is not None:
         parts.append(percent(totals.executions, started.executions))
     return ", ".join(parts)
