@@ -7,8 +7,8 @@ from savevm.qemufile import BytesSink, QEMUFileReader, QEMUFileWriter
 from savevm.state import State
 from savevm.vmstate import VMStateDescription, vmstate_load_state, vmstate_save_state
 from savevm.vmstate import fields as f
-from savevm.vmstate.engine import load_field
 from savevm.vmstate.fieldtypes import UINT32
+from savevm.vmstate.loading import load_field
 
 GOAL: Final = 5.0
 _LOADS: Final = 400

@@ -7,7 +7,8 @@ from savevm.vmstate.description import (
     VMStateField,
     VMStateInfo,
 )
-from savevm.vmstate.engine import vmstate_load_state, vmstate_save_state
+from savevm.vmstate.loading import vmstate_load_state
+from savevm.vmstate.saving import vmstate_save_state
 
 __all__ = [
     "Opaque",

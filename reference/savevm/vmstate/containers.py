@@ -13,8 +13,9 @@ from savevm.errors import LoadError
 from savevm.qemufile import QEMUFileReader, QEMUFileWriter
 from savevm.recording import NodeKind, Role
 from savevm.state import State
-from savevm.vmstate import engine
 from savevm.vmstate.description import Opaque, Vmdesc, VMStateField, VMStateInfo
+from savevm.vmstate.loading import vmstate_load_state
+from savevm.vmstate.saving import vmstate_save_state
 
 _MORE: Final = 1
 _END: Final = 0
@@ -28,7 +29,7 @@ def _element(f: QEMUFileReader, field: VMStateField, index: int) -> Any:
     if recorder is not None:
         recorder.enter(NodeKind.ELEMENT, f"[{index}]", f.tell(), field.vmsd.name)
     try:
-        engine.vmstate_load_state(f, field.vmsd, element, field.vmsd.version_id)
+        vmstate_load_state(f, field.vmsd, element, field.vmsd.version_id)
     except LoadError as error:
         raise error.within(f"[{index}]") from None
     finally:
@@ -67,7 +68,7 @@ def _put_list(
     assert field.vmsd is not None, field.name
     for element in value:
         f.put_byte(_MORE)
-        engine.vmstate_save_state(f, field.vmsd, element, None)
+        vmstate_save_state(f, field.vmsd, element, None)
     f.put_byte(_END)
 
 
@@ -122,7 +123,7 @@ def _get_key(f: QEMUFileReader, field: VMStateField) -> int:
     if field.key_vmsd is None:
         return f.get_be64(Role.FIELD)
     holder = State(key=0)
-    engine.vmstate_load_state(f, field.key_vmsd, holder, field.key_vmsd.version_id)
+    vmstate_load_state(f, field.key_vmsd, holder, field.key_vmsd.version_id)
     key = holder.__dict__["key"]
     assert isinstance(key, int)
     return key
@@ -138,8 +139,8 @@ def _put_gtree(
         if field.key_vmsd is None:
             f.put_be64(key)
         else:
-            engine.vmstate_save_state(f, field.key_vmsd, State(key=key), None)
-        engine.vmstate_save_state(f, field.vmsd, value[key], None)
+            vmstate_save_state(f, field.key_vmsd, State(key=key), None)
+        vmstate_save_state(f, field.vmsd, value[key], None)
     f.put_byte(_END)
 
 
@@ -151,13 +152,13 @@ def _get_tmp(
 ) -> Opaque:
     assert field.vmsd is not None, field.name
     tmp = _temporary(field, current)
-    engine.vmstate_load_state(f, field.vmsd, tmp, field.vmsd.version_id)
+    vmstate_load_state(f, field.vmsd, tmp, field.vmsd.version_id)
     return current
 
 
 def _put_tmp(f: QEMUFileWriter, value: Opaque, _size: int, field: VMStateField, _o: Opaque) -> None:
     assert field.vmsd is not None, field.name
-    engine.vmstate_save_state(f, field.vmsd, _temporary(field, value), None)
+    vmstate_save_state(f, field.vmsd, _temporary(field, value), None)
 
 
 def _put_tmp_described(
@@ -165,7 +166,7 @@ def _put_tmp_described(
 ) -> None:
     # As QEMU has it: the temporary's description becomes part of the field's.
     assert field.vmsd is not None, field.name
-    engine.vmstate_save_state(f, field.vmsd, _temporary(field, value), entry)
+    vmstate_save_state(f, field.vmsd, _temporary(field, value), entry)
 
 
 def _temporary(field: VMStateField, parent: Opaque) -> Opaque:

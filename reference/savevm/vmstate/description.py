@@ -80,9 +80,7 @@ class VMStateInfo:
     code: str = ""
     lo: int = 0
     hi: int = 0
-    put_described: (
-        "Callable[[QEMUFileWriter, Any, int, VMStateField, Opaque, Vmdesc], None] | None"
-    ) = None
+    put_described: "Callable[[QEMUFileWriter, Any, int, VMStateField, Opaque, Vmdesc], None] | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
