@@ -96,7 +96,7 @@ def test_equal_atoms_count_as_unchanged() -> None:
 @pytest.mark.parametrize(
     ("shared", "change"),
     [
-        (State(x=1), lambda state: vars(state).update(x=2)),
+        (State(x=1), lambda state: state.__dict__.update(x=2)),
         ([1], lambda items: items.append(2)),
         ({"k": 1}, lambda table: table.update(k=2)),
         (bytearray(b"a"), lambda data: data.extend(b"b")),
