@@ -4,14 +4,15 @@ Theory of operation.  One :class:`Loader` serves one load.  It reads sections
 until EOF; START and FULL name their handler and are remembered in a list,
 newest first, where PART and END find it again by section id.  Under a strict
 profile all of it happens inside a :class:`~savevm.transaction.Transaction`.
-Only :class:`LoadError` leaves; its path begins with the section's name.
+Only :class:`LoadError` leaves; its path begins with the section's name.  What
+frames the sections is in :mod:`savevm.load_frame`, what one section's handler
+does with it in :mod:`savevm.load_entry`.
 
 A recording load (:mod:`savevm.document`) is a subclass that survives errors;
 what it may override is marked so.  Source: QEMU ``migration/savevm.c``.
 """
 
-from dataclasses import dataclass
-from errno import EINVAL, EIO, ENOTSUP
+from errno import EINVAL, EIO
 
 from savevm.commands import (
     MAX_VM_CMD_PACKAGED_SIZE,
@@ -22,24 +23,19 @@ from savevm.commands import (
     next_postcopy_state,
     read_command,
 )
-from savevm.configuration import VMSTATE_CONFIGURATION, ConfigurationState
 from savevm.constants import (
     MAX_SECTIONS,
-    MAX_VMDESC,
     QEMU_VM_COMMAND,
-    QEMU_VM_CONFIGURATION,
     QEMU_VM_EOF,
-    QEMU_VM_FILE_MAGIC,
-    QEMU_VM_FILE_VERSION,
-    QEMU_VM_FILE_VERSION_COMPAT,
     QEMU_VM_SECTION_END,
     QEMU_VM_SECTION_FOOTER,
     QEMU_VM_SECTION_FULL,
     QEMU_VM_SECTION_PART,
     QEMU_VM_SECTION_START,
-    QEMU_VM_VMDESCRIPTION,
 )
 from savevm.errors import LoadError
+from savevm.load_entry import LoadStateEntry, vmstate_load
+from savevm.load_frame import FrameLoader
 from savevm.machine import Machine
 from savevm.qemufile import QEMUFileReader, Source
 from savevm.recording import NodeKind, Role
@@ -47,29 +43,9 @@ from savevm.registry import SaveStateEntry
 from savevm.save import qemu_savevm_state_blocked
 from savevm.trace import Trace
 from savevm.transaction import Transaction
-from savevm.vmstate import vmstate_load_state
 
 
-@dataclass(slots=True, eq=False)
-class LoadStateEntry:
-    """A handler that this stream has named (``LoadStateEntry``).
-
-    Attributes:
-        se: the handler.
-        section_id: the stream's number for it.
-        version_id: version the source saved, signed.
-        full: it was named by a FULL section, not by a START.
-        ended: its END section was read.
-    """
-
-    se: SaveStateEntry
-    section_id: int
-    version_id: int
-    full: bool = False
-    ended: bool = False
-
-
-class Loader:
+class Loader(FrameLoader):
     """One load of one stream into one machine.
 
     Args:
@@ -83,8 +59,7 @@ class Loader:
     """
 
     def __init__(self, f: QEMUFileReader, machine: Machine) -> None:
-        self.f = f
-        self.machine = machine
+        super().__init__(f, machine)
         self.handlers: list[LoadStateEntry] = []
         self.commands: list[ReceivedCommand] = []
         self._transaction = None if f.profile.failed_load_keeps_state else Transaction(machine)
@@ -126,70 +101,11 @@ class Loader:
         """Forget what the stream has named (``loadvm_free_handlers``)."""
         self.handlers.clear()
 
-    # -- header -----------------------------------------------------------------------
-
     def check_blocked(self) -> None:
         """Refuse when a device does not let the machine migrate."""
         blocked = qemu_savevm_state_blocked(self.machine)
         if blocked is not None:
             raise LoadError(blocked, errno=EINVAL, qemu=blocked)
-
-    def load_header(self) -> None:
-        """Magic, version, and the configuration if there is one."""
-        f = self.f
-        start = f.tell()
-        magic = f.get_be32(Role.MAGIC)
-        if magic != QEMU_VM_FILE_MAGIC:
-            f.complain(
-                LoadError(
-                    f"expected magic {QEMU_VM_FILE_MAGIC:#x}, read {magic:#x}: "
-                    "not a migration stream",
-                    offset=start,
-                    path=("header",),
-                    expected=QEMU_VM_FILE_MAGIC,
-                    actual=magic,
-                    qemu="Not a migration stream",
-                )
-            )
-        version = f.get_be32(Role.VERSION)
-        if version != QEMU_VM_FILE_VERSION:
-            obsolete = version == QEMU_VM_FILE_VERSION_COMPAT
-            f.complain(
-                LoadError(
-                    f"expected stream version {QEMU_VM_FILE_VERSION}, read {version}",
-                    errno=ENOTSUP,
-                    offset=start + 4,
-                    path=("header",),
-                    expected=QEMU_VM_FILE_VERSION,
-                    actual=version,
-                    qemu="SaveVM v2 format is obsolete and don't work anymore"
-                    if obsolete
-                    else "Unsupported migration stream version",
-                )
-            )
-        if f.recorder is not None:
-            f.recorder.enter(NodeKind.HEADER, "header", start)
-            f.recorder.leave(f.tell())
-        if f.peek_byte() == QEMU_VM_CONFIGURATION:
-            self.load_configuration()
-
-    def load_configuration(self) -> None:
-        """The configuration section, behind the header."""
-        f = self.f
-        start = f.tell()
-        f.get_byte(Role.SECTION_TYPE)
-        if f.recorder is not None:
-            f.recorder.enter(NodeKind.CONFIGURATION, "configuration", start)
-        try:
-            state = ConfigurationState(self.machine)
-            vmstate_load_state(f, VMSTATE_CONFIGURATION, state, 0)
-        except LoadError as error:
-            if error.offset is None:
-                error.offset = start
-            raise error.within("configuration") from None
-        finally:
-            if f.recorder is not None:
-                f.recorder.leave(f.tell())
 
     # -- sections ------------------------------------------------------------------------
 
@@ -496,77 +412,6 @@ class Loader:
                 expected=end,
                 actual=f.tell(),
             )
-
-    # -- behind EOF ----------------------------------------------------------------------------
-
-    def load_vmdesc(self) -> None:
-        """The description behind EOF, if there is one; its text is not used."""
-        f = self.f
-        if f.peek_byte() != QEMU_VM_VMDESCRIPTION:
-            return
-        start = f.tell()
-        f.get_byte(Role.SECTION_TYPE)
-        try:
-            size = f.get_be32(Role.VMDESC_SIZE)
-            if size > MAX_VMDESC and not f.profile.vmdesc_errors_ignored:
-                raise LoadError(
-                    f"a description of {size} bytes, at most {MAX_VMDESC} are read",
-                    offset=start + 1,
-                    expected=MAX_VMDESC,
-                    actual=size,
-                )
-            if f.recorder is not None:
-                f.get_buffer(size, Role.VMDESC)
-            else:
-                f.skip_bytes(size, Role.VMDESC)
-        except LoadError as error:
-            raise error.within("vmdesc") from None
-        finally:
-            if f.recorder is not None:
-                f.recorder.enter(NodeKind.VMDESC, "vmdesc", start)
-                f.recorder.leave(f.tell())
-
-
-def vmstate_load(f: QEMUFileReader, le: LoadStateEntry, transaction: Transaction | None) -> None:
-    """The payload of a section, described or old-style.
-
-    Raises:
-        LoadError: the handler refuses; its errno is the handler's.
-    """
-    se = le.se
-    if f.trace is not None:
-        f.trace("vmstate_load", se.idstr, se.vmsd.name if se.vmsd is not None else "(old)")
-    if transaction is not None:
-        transaction.protect(se.opaque)
-    start = f.tell()
-    if se.vmsd is not None:
-        try:
-            vmstate_load_state(f, se.vmsd, se.opaque, le.version_id)
-        except LoadError as error:
-            if error.offset is None:
-                error.offset = start
-            raise
-        return
-    if se.ops is None or se.ops.load_state is None:
-        raise LoadError("the device has no way to load", offset=start)
-    try:
-        ret = se.ops.load_state(f, se.opaque, le.version_id) or 0
-    except LoadError as error:
-        if error.offset is None:
-            error.offset = start
-        raise
-    if ret < 0 or (ret > 0 and not f.profile.positive_return_succeeds):
-        raise LoadError(
-            f"the handler refused with {ret}",
-            errno=abs(ret),
-            offset=start,
-            expected=0,
-            actual=ret,
-            qemu=f"error while loading state for instance {se.instance_id:#x} of device "
-            f"'{se.idstr}'",
-        )
-    if f.get_error() and not f.profile.eof_reads_as_zero:
-        raise LoadError("the stream ended inside the device", errno=EIO, offset=start)
 
 
 def qemu_loadvm_state(f: QEMUFileReader, machine: Machine) -> None:

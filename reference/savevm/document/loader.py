@@ -18,7 +18,7 @@ from savevm.document.resync import FOOTER_SIZE, Footing
 from savevm.document.section_loader import SectionLoader
 from savevm.document.unknown import unknown_entry
 from savevm.errors import LoadError
-from savevm.load import LoadStateEntry
+from savevm.load_entry import LoadStateEntry
 from savevm.ram.items import PAGE_KINDS, RAMFlag
 from savevm.recording import NodeKind, Role
 

@@ -13,7 +13,8 @@ from savevm.document.recorder import TreeRecorder
 from savevm.document.resync import FOOTER_SIZE, LOOKBACK_MAX, Footing, Searcher
 from savevm.document.unknown import Unknown, unknown_entry
 from savevm.errors import LoadError
-from savevm.load import Loader, LoadStateEntry, vmstate_load
+from savevm.load import Loader
+from savevm.load_entry import LoadStateEntry, vmstate_load
 from savevm.machine import Machine
 from savevm.recording import NodeKind, Role
 from savevm.registry import SaveStateEntry

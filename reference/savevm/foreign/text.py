@@ -18,6 +18,12 @@ ENTRIES_MAX: Final = 1 << 17
 """Field and subsection objects in one description; pc has a few thousand."""
 STATES_MAX: Final = 1 << 16
 """Structs that a machine built from it may have, arrays multiplied out."""
+EMPTY_MAX: Final = 256
+"""Elements of no bytes that one device may have, arrays multiplied out: real ones
+have a few (a buffer that is empty now).  Nothing in the stream pays for them, each
+time that a section of the device comes."""
+WORD_MAX: Final = 255
+"""Characters of a field's name or type; real ones have some forty."""
 PAGE_BITS: Final = range(10, 17)
 """Sizes of target pages that exist."""
 _VERSION_MAX: Final = 0x7FFF_FFFF
@@ -40,6 +46,7 @@ class StructText:
         subsections: that were present, in wire order.
         size: bytes on the wire, subsections included.
         states: structs in it, itself included, arrays multiplied out.
+        empty: elements in it that take no bytes, arrays multiplied out.
     """
 
     name: str
@@ -48,6 +55,7 @@ class StructText:
     subsections: tuple["StructText", ...]
     size: int
     states: int
+    empty: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +186,15 @@ class _Reading:
             for field in fields
             if field.struct is not None
         )
-        if size > self._stream_size or states > STATES_MAX:
+        empty = sum(map(_empty_elements, fields)) + sum(sub.empty for sub in subsections)
+        if size > self._stream_size or states > STATES_MAX or empty > EMPTY_MAX:
             raise UnfitVmdesc("a struct that does not fit")
         name = item.get("vmsd_name")
         if not isinstance(name, str):
             raise UnfitVmdesc("a vmsd without a name")
         return StructText(
             _name(name), _number(item.get("version"), _VERSION_MAX), fields, subsections, size,
-            states,
+            states, empty,
         )  # fmt: skip
 
     def _field(self, item: Mapping[str, object], depth: int) -> FieldText:
@@ -220,6 +229,12 @@ class _Reading:
         self._entries -= entries
         if self._entries < 0:
             raise UnfitVmdesc("too many entries")
+
+
+def _empty_elements(field: FieldText) -> int:
+    """Elements of no bytes that a field has, itself and what is in it."""
+    inner = 0 if field.struct is None else field.struct.empty
+    return (field.array_len or 1) * (inner + (field.size == 0))
 
 
 def _object(value: object) -> Mapping[str, object]:

@@ -22,6 +22,9 @@ Vmdesc: TypeAlias = dict[str, object]
 """One JSON object of the vmdesc while it is being built."""
 
 
+PutDescribed: TypeAlias = "Callable[[QEMUFileWriter, Any, int, VMStateField, Opaque, Vmdesc], None]"
+
+
 class VMSFlags(IntEnum):
     """``enum VMStateFlags``, with the values of QEMU 11.
 
@@ -80,7 +83,7 @@ class VMStateInfo:
     code: str = ""
     lo: int = 0
     hi: int = 0
-    put_described: "Callable[[QEMUFileWriter, Any, int, VMStateField, Opaque, Vmdesc], None] | None" = None
+    put_described: "PutDescribed | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,8 @@ from typing import Final
 from loadfuzz_targets.planted.bug import PlantedBug
 from savevm.constants import QEMU_VM_SECTION_FOOTER
 from savevm.errors import LoadError
-from savevm.load import Loader, LoadStateEntry
+from savevm.load import Loader
+from savevm.load_entry import LoadStateEntry
 
 
 class LoaderThatTrustsFooters(Loader):

@@ -4,7 +4,8 @@ from typing import Final
 
 from loadfuzz_targets.planted.bug import PlantedBug
 from savevm.constants import QEMU_VM_SECTION_END
-from savevm.load import Loader, LoadStateEntry
+from savevm.load import Loader
+from savevm.load_entry import LoadStateEntry
 from savevm.machine import Machine
 from savevm.qemufile import QEMUFileReader
 from savevm.transaction import Transaction
