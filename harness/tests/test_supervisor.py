@@ -322,6 +322,42 @@ def test_a_corpus_entry_that_ends_workers_is_put_in_quarantine(
     assert f"corpus entry {digest[:16]} ends workers" in stage.heard.warnings()[0]
 
 
+LEFT = """
+sys.path[:0] = {path!r}
+from pathlib import Path
+from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.engines.last_input import LastInput
+def leave():
+    \"""Die as a worker does that was running an input.\"""
+    out = Path(batch["out"])
+    LastInput(out, Batch("fake", Engine.NATIVE, str(out), me, 1, None, 9)).begin(b"QEVMold", 4)
+"""
+
+
+def left() -> str:
+    return LEFT.format(path=[item for item in sys.path if item])
+
+
+def test_a_worker_that_fails_by_itself_is_not_blamed_on_an_earlier_input(tmp_path: Path) -> None:
+    for number, program in enumerate(
+        (
+            # It fails before it gets going, where another has died before.
+            "if starts == 0:\n    leave()\n    end(4, 'gave up'); sys.exit(3)\nsys.exit(9)",
+            # It can say why.
+            "leave(); end(0, 'no loader'); sys.exit(9)",
+            # It cannot, but its exit status is one of ours.
+            "leave(); sys.exit(3)",
+            "leave(); sys.exit(2)",
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        stage = Stage(folder, left() + program, executions=5, describe=deaths.describe)
+        with pytest.raises(InfraError, match="does not get going"):
+            stage.run()
+        assert stage.totals.findings == {}, program
+
+
 def test_a_finding_that_is_not_on_disk_is_a_warning(tmp_path: Path) -> None:
     program = (
         "say('finding', signature='a:b', oracle='a', title='t', path='b', folder='findings/x',"

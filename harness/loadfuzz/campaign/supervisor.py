@@ -32,6 +32,7 @@ from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.children import Child, Exit, spawn
 from loadfuzz.clock import Clock, SystemClock
+from loadfuzz.engines.last_input import forget
 from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.events import Event
 from loadfuzz.repro.folder import MANIFEST
@@ -231,7 +232,11 @@ class Supervisor:
                 # It was we who ended it, whatever it was doing.
                 self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
                 return
-            begun, better = await self._deaths.handle(Death(batch, end, slot.silent, slot.starts))
+            begun, better = 0, False
+            if slot.ended is None:
+                # One that could still say why it ends was not taken along by a load.
+                death = Death(batch, end, slot.silent, slot.starts)
+                begun, better = await self._deaths.handle(death)
             got_on = executions > 0 or better
             # It may have died before it could report what it had done.
             executions = max(executions, begun)
@@ -278,6 +283,7 @@ class Supervisor:
     async def _run_worker(self, slot: _Slot, batch: Batch) -> Exit:
         path = self._folder.worker(slot.index) / "batch.json"
         write_atomic(path, codec.encode_pretty(batch), durable=False)
+        forget(self._folder.path, slot.index)
         slot.starts += 1
         slot.ended = None
         slot.silent = False

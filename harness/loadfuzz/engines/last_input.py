@@ -18,6 +18,7 @@ from typing import Final
 from loadfuzz import codec
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
+from loadfuzz.exitcodes import ExitCode
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import STREAM_SIZE_MAX, Input
 
@@ -39,6 +40,8 @@ _RUNNING: Final = 1
 _LIBFUZZER_TIMEOUT: Final = 70
 _LIBFUZZER_OUT_OF_MEMORY: Final = 71
 _LIBFUZZER_CRASH: Final = 77
+_OWN_FAILURES: Final = frozenset({ExitCode.USAGE, ExitCode.MACHINERY})
+"""Exit statuses of a worker that failed by itself; no load ended it."""
 _FRAMES_MAX: Final = 6
 _STACK_CHARS_MAX: Final = 100_000
 
@@ -102,6 +105,17 @@ class LastInput:
         self.close()
 
 
+def forget(out: Path, worker: int) -> None:
+    """Remove what an earlier process of a worker has left, before another takes its
+    place: should that one fail before it gets going, nobody must blame the input
+    that was run before.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    (out / f"worker-{worker}" / NAME).unlink(missing_ok=True)
+
+
 def describe_death(
     out: Path, worker: int, returncode: int, *, stalled: bool = False
 ) -> Finding | None:
@@ -115,8 +129,11 @@ def describe_death(
         stalled: the supervisor killed it because nothing was heard of it.
 
     Returns:
-        ``None`` when no input was under way: then the target did not do it.
+        ``None`` when no input was under way, or the worker ended with a status of
+        ours: then the target did not do it.
     """
+    if not stalled and returncode in _OWN_FAILURES:
+        return None
     folder = out / f"worker-{worker}"
     try:
         data = (folder / NAME).read_bytes()
