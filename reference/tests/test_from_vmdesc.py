@@ -15,7 +15,7 @@ from savevm.document import Document, Role
 from savevm.errors import LoadError
 from savevm.foreign import foreign_machine, parse_vmdesc
 from savevm.foreign.states import ForeignState
-from savevm.foreign.text import ENTRIES_MAX, STATES_MAX
+from savevm.foreign.text import EMPTY_MAX, ENTRIES_MAX, STATES_MAX
 from savevm.load import load_from_bytes
 from savevm.machine import Machine
 from savevm.save import save_to_bytes
@@ -319,6 +319,25 @@ LIES: dict[str, Any] = {
         "page_size": 4096,
         "devices": [device("d", [field("a", "buffer", 0, array_len=1 << 40)])],
     },
+    "nothing a million times": {
+        "page_size": 4096,
+        "devices": [device("d", [field("a", "x", 0, array_len=MAX_ELEMENTS)])],
+    },
+    "little by little nothing": {
+        "page_size": 4096,
+        "devices": [device("d", [field("a", "x", 0, array_len=64)] * 5)],
+    },
+    "nothing in each of many": {
+        "page_size": 4096,
+        "devices": [
+            device(
+                "d",
+                [{"name": "s", "type": "struct", "size": 1, "array_len": EMPTY_MAX // 8,
+                  "struct": {"vmsd_name": "v", "version": 1,
+                             "fields": [field("a", "uint8", 1)] + [field("b", "x", 0)] * 9}}],
+            )
+        ],
+    },
     "empty structs without end": {
         "page_size": 4096,
         "devices": [
@@ -349,6 +368,13 @@ def test_a_description_that_cannot_be_true_builds_no_machine(lie: object) -> Non
     assert not fault_of(document, data)
     # Without a layout the footers are there still.
     assert [s.idstr for s in document.sections] == ["ram", "ram", "timer", "globalstate"]
+
+
+def test_a_few_elements_of_no_bytes_are_taken() -> None:
+    described = device("dev", [field("a", "x", 0, array_len=EMPTY_MAX), field("b", "uint8", 1)])
+    data = stream(section(5, "dev", b"\7"), [described])
+    assert round_trip(data) == data
+    assert Document.parse(data).find("dev/b").value == 7
 
 
 def test_too_many_entries_are_no_description() -> None:
