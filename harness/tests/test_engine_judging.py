@@ -1,5 +1,6 @@
 """From alarms to findings: what is confirmed, written, announced, and what never is."""
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -12,6 +13,7 @@ from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.engines.judging import CONFIRMATIONS, FAULTS_MAX, SIGNATURES_MAX, Judge
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.tally import Tally
+from loadfuzz.errors import InfraError
 from loadfuzz.events import Event, FindingAnnounced, FindingRepeated, MachineryWarning
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
@@ -72,6 +74,7 @@ class Bench:
     written: list[Finding] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     keep: bool = True
+    full: bool = False
 
     def judge(self, *oracles: Oracle) -> Judge:
         return Judge(BATCH, oracles, self.tally, self.events.append, self.write, self.executor)
@@ -81,6 +84,8 @@ class Bench:
 
     def write(self, out: Path, finding: Finding) -> str | None:
         assert not any(isinstance(event, FindingAnnounced) for event in self.events)
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         self.written.append(finding)
         return f"findings/{len(self.written)}" if self.keep else None
 
@@ -129,6 +134,16 @@ def test_repeated_alarms_are_told_ever_more_seldom(bench: Bench) -> None:
     assert len(bench.written) == 1
     repeated = [event for event in bench.events if isinstance(event, FindingRepeated)]
     assert [event.times for event in repeated] == [2, 4, 8, 16]
+
+
+def test_a_finding_that_could_not_be_written_is_written_the_next_time(bench: Bench) -> None:
+    bench.full = True
+    judge = bench.judge(oracle(ring))
+    with pytest.raises(InfraError, match="make room"):
+        judge.judge(bench.trial(), new=False, lineage=NO_LINEAGE)
+    bench.full = False
+    judge.judge(bench.trial(), new=False, lineage=NO_LINEAGE)
+    assert [type(event) for event in bench.events] == [FindingAnnounced]
 
 
 def test_a_finding_that_somebody_else_has_written_is_not_announced_again(bench: Bench) -> None:

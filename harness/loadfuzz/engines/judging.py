@@ -170,12 +170,13 @@ class Judge:
     def _handle(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
         signature = violation.signature
         times = self._seen.get(signature, 0) + 1
-        if times == 1 and len(self._seen) >= SIGNATURES_MAX:
-            return
-        self._seen[signature] = times
         if times == 1:
+            if len(self._seen) >= SIGNATURES_MAX:
+                return
+            # Before it counts as seen: what could not be written is not known yet.
             self._keep(oracle, violation, trial, lineage)
-        elif times & (times - 1) == 0:
+        self._seen[signature] = times
+        if times > 1 and times & (times - 1) == 0:
             self._emit(FindingRepeated(self._batch.worker, signature, times))
 
     def _keep(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
