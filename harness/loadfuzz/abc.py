@@ -5,9 +5,8 @@ A :class:`Target` describes what is fuzzed and opens a :class:`Subject`, the
 live loader.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
 :class:`Trial` of each: what happened, and the means to look closer.  An
 :class:`Oracle` judges trials; a :class:`Mutator` makes the next input; a
-:class:`Reporter` hears the events.  Built-in ones are found through the same
-entry points as anyone else's (``loadfuzz.targets``, ``.mutators``,
-``.oracles``, ``.reporters``).
+:class:`Reporter` hears the events.  Targets are found by the entry point
+``loadfuzz.targets``, ours as anyone else's.
 """
 
 from collections.abc import Callable, Iterable, Sequence

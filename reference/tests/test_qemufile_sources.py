@@ -4,7 +4,7 @@ import io
 import os
 import threading
 from collections.abc import Generator
-from errno import ECONNRESET, EIO, ENOSPC
+from errno import EAGAIN, EBADF, ECONNRESET, EIO, ENOSPC
 from pathlib import Path
 
 import pytest
@@ -252,3 +252,22 @@ def test_a_file_sink_that_is_full_is_an_error_state() -> None:
 def test_chunk_sources_are_sources() -> None:
     source: Source = ChunkSource([])
     assert source.read(1) == b""
+
+
+def test_a_closed_file_and_one_that_does_not_wait_are_failing_sources(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(b"QEVM")
+    closed = path.open("rb")
+    closed.close()
+    with pytest.raises(LoadError) as caught:
+        QEMUFileReader(FileSource(closed)).get_be32()
+    assert caught.value.errno == EBADF
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with (
+        os.fdopen(reading, "rb", buffering=0) as pipe,
+        os.fdopen(writing, "wb"),
+        pytest.raises(LoadError) as caught,
+    ):
+        QEMUFileReader(FileSource(pipe)).get_be32()  # type: ignore[arg-type]
+    assert caught.value.errno == EAGAIN

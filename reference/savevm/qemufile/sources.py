@@ -7,6 +7,7 @@ same by yielding from its coroutine).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from errno import EAGAIN, EBADF
 from typing import BinaryIO, Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -77,16 +78,23 @@ def _split(data: memoryview, sizes: Sequence[int]) -> Iterator[memoryview]:
 
 
 class FileSource:
-    """A binary file object; short reads are passed on as they come."""
+    """A binary file object; short reads are passed on as they come.  One that is
+    closed, or has nothing yet and does not wait, is a source that fails."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         # A buffered file's read() waits until all bytes are there: on a pipe
         # that is for ever, since a QEMUFile asks for more than it needs.
-        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+        self._read: Callable[[int], bytes | None] = getattr(file, "read1", file.read)
 
     def read(self, size: int) -> Buffer:
-        return self._read(size)
+        try:
+            data = self._read(size)
+        except ValueError as error:
+            raise OSError(EBADF, str(error)) from error
+        if data is None:
+            raise BlockingIOError(EAGAIN, "the file has no data yet and does not wait")
+        return data
 
     def close(self) -> None:
         self._file.close()
