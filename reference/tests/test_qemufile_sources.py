@@ -269,5 +269,5 @@ def test_a_closed_file_and_one_that_does_not_wait_are_failing_sources(tmp_path: 
         os.fdopen(writing, "wb"),
         pytest.raises(LoadError) as caught,
     ):
-        QEMUFileReader(FileSource(pipe)).get_be32()  # type: ignore[arg-type]
+        QEMUFileReader(FileSource(pipe)).get_be32()
     assert caught.value.errno == EAGAIN
