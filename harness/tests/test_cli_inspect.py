@@ -16,7 +16,7 @@ from loadfuzz.cli.stream_view import WIDTH, Options, View, printable, size_words
 from loadfuzz.corpus.damages import DAMAGES, Damage
 from loadfuzz.plugins import load_target
 from savevm.board import RAM, machine_with, none_machine
-from savevm.document import Consistency, Document
+from savevm.document import Consistency, Document, Role
 from savevm.document.inspection import FieldLine, describe
 from savevm.save import save_to_bytes
 
@@ -268,6 +268,18 @@ def test_json_of_several_files_is_a_line_each(inspect: Run, tmp_path: Path) -> N
     )
     assert all(section["fields"] == [] for section in first["sections"])
     assert (first["problems"], len(second["problems"])) == ([], 1)
+
+
+def test_json_is_written_whatever_the_vmdesc_calls_a_field(inspect: Run) -> None:
+    stream = NONE.replace(b'"cpu_ticks_offset"', b'"\\ud800ticks_offset"')
+    stream = Document.parse(NONE).with_bytes(
+        next(iter(Document.parse(NONE).leaves(Role.VMDESC))),
+        stream[stream.rindex(b'{"page_size"') :],
+        Consistency.REPAIR,
+    )
+    code, out, err = inspect(stream, options=("--json",))
+    assert (code, err) == (0, "")
+    assert [s["idstr"] for s in json.loads(out)["sections"]][-1] == "globalstate"
 
 
 def test_json_can_hold_numbers_that_are_none(inspect: Run) -> None:

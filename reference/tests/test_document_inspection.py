@@ -1,6 +1,7 @@
 """The model behind inspect, and the JSON that scripts rely on."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,12 @@ import pytest
 from savevm.board import full_machine, small_machine
 from savevm.document import Document
 from savevm.document.inspection import as_json, describe
+from savevm.errors import LoadError
+from savevm.machine import Machine
 from savevm.save import save_to_bytes
+from savevm.state import State
 from savevm.testing.documents import QEMU_NONE_STREAM
+from savevm.vmstate import VMStateDescription, fields
 
 PAGE = 4096
 
@@ -106,3 +111,30 @@ def test_nothing_is_described_as_nothing() -> None:
     inspection = describe(Document.parse(b""))
     assert (inspection.size, inspection.sections, inspection.machine) == (0, (), None)
     assert [problem.start for problem in inspection.problems] == [0]
+
+
+def test_the_json_can_be_written_whatever_a_field_is_called() -> None:
+    # Text that UTF-8 has no bytes for, everywhere that a name can get to.
+    vmsd = VMStateDescription("dev", fields=(fields.uint8("a", name="\ud800x"),))
+
+    def refuses(state: State, version_id: int) -> int:
+        raise LoadError("\udfff", path=("\ud801",))
+
+    odd = VMStateDescription("odd", fields=(fields.uint8("a"),), post_load=refuses)
+
+    def factory() -> Machine:
+        machine = Machine("none")
+        machine.savevm.vmstate_register(None, 0, vmsd, State(a=0))
+        machine.savevm.vmstate_register(None, 0, odd, State(a=0))
+        return machine
+
+    data = save_to_bytes(factory())
+    document = Document.parse(data, factory)
+    assert len(document.problems) == 1
+    inspection = replace(describe(document), machine="\ud802")
+    text = json.dumps(as_json(inspection), ensure_ascii=False).encode("utf-8")
+    shown = json.loads(text)
+    assert shown["machine"] == "\\ud802"
+    assert shown["sections"][0]["fields"][0]["path"] == "dev/\\ud800x"
+    assert "\\ud801" in shown["problems"][0]["path"]
+    assert shown["problems"][0]["message"] == "\\udfff"

@@ -306,6 +306,15 @@ LIES: dict[str, Any] = {
     "no name": {"page_size": 4096, "devices": [device("", [])]},
     "long name": {"page_size": 4096, "devices": [device("x" * 256, [])]},
     "name not ASCII": {"page_size": 4096, "devices": [device("\u20ac", [])]},
+    "a surrogate in a field": {
+        "page_size": 4096, "devices": [device("d", [field("\ud800x", "uint8", 1)])],
+    },
+    "a surrogate in a type": {
+        "page_size": 4096, "devices": [device("d", [field("a", "\udfff", 1)])],
+    },
+    "a long field": {"page_size": 4096, "devices": [device("d", [field("x" * 256, "uint8", 1)])]},
+    "a long type": {"page_size": 4096, "devices": [device("d", [field("a", "x" * 256, 1)])]},
+    "a field without a type": {"page_size": 4096, "devices": [device("d", [{"name": "a"}])]},
     "negative size": {"page_size": 4096, "devices": [device("d", [field("a", "uint8", -1)])]},
     "size a bool": {"page_size": 4096, "devices": [device("d", [field("a", "uint8", True)])]},
     "more than the stream": {

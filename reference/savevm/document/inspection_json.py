@@ -12,11 +12,12 @@ Json: TypeAlias = "int | float | str | bool | list[Json] | dict[str, Json] | Non
 
 def as_json(inspection: "Inspection") -> dict[str, Json]:
     """The shape that scripts may rely on: size, sections with fields, problems;
-    and machine, RAM sums and vmdesc beside them.  Bytes are hexadecimal."""
+    and machine, RAM sums and vmdesc beside them.  Bytes are hexadecimal; whatever is
+    in the stream, it can be written as UTF-8."""
     vmdesc = inspection.vmdesc
     return {
         "size": inspection.size,
-        "machine": inspection.machine,
+        "machine": None if inspection.machine is None else text_json(inspection.machine),
         "sections": [_section_json(section) for section in inspection.sections],
         "others": [_line_json(line) for line in inspection.others],
         "vmdesc": None
@@ -28,7 +29,11 @@ def as_json(inspection: "Inspection") -> dict[str, Json]:
             "devices": vmdesc.devices,
         },
         "problems": [
-            {"start": problem.start, "path": problem.path, "message": problem.message}
+            {
+                "start": problem.start,
+                "path": text_json(problem.path),
+                "message": text_json(problem.message),
+            }
             for problem in inspection.problems
         ],
         "problems_dropped": inspection.problems_dropped,
@@ -40,7 +45,7 @@ def _section_json(section: "SectionReport") -> dict[str, Json]:
     return {
         "type": section.type,
         "section_id": section.section_id,
-        "idstr": section.idstr,
+        "idstr": text_json(section.idstr),
         "instance_id": section.instance_id,
         "version_id": section.version_id,
         "start": section.start,
@@ -56,7 +61,7 @@ def _section_json(section: "SectionReport") -> dict[str, Json]:
             "xbzrle_pages": ram.xbzrle_pages,
             "blocks": [
                 {
-                    "name": block.name,
+                    "name": text_json(block.name),
                     "length": block.length,
                     "pages": block.pages,
                     "zero_pages": block.zero_pages,
@@ -70,10 +75,10 @@ def _section_json(section: "SectionReport") -> dict[str, Json]:
 
 def _line_json(line: "FieldLine") -> dict[str, Json]:
     return {
-        "path": line.path,
+        "path": text_json(line.path),
         "start": line.start,
         "end": line.end,
-        "type": line.type,
+        "type": text_json(line.type),
         "value": _value_json(line.value),
     }
 
@@ -81,6 +86,14 @@ def _line_json(line: "FieldLine") -> dict[str, Json]:
 def _value_json(value: Value) -> Json:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, str):
+        return text_json(value)
     if isinstance(value, list):
         return [_value_json(item) for item in value]
     return value
+
+
+def text_json(text: str) -> str:
+    """``text`` in a form that every JSON encoder takes: lone surrogates, which
+    UTF-8 has no bytes for, are written out (``\\ud800``)."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

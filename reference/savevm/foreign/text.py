@@ -199,9 +199,7 @@ class _Reading:
 
     def _field(self, item: Mapping[str, object], depth: int) -> FieldText:
         self._spend(1)
-        kind, name = item.get("type"), item.get("name")
-        if not isinstance(kind, str) or not isinstance(name, str):
-            raise UnfitVmdesc("a field without name or type")
+        kind, name = _word(item.get("type")), _word(item.get("name"))
         size = _number(item.get("size"), self._stream_size)
         array_len = index = None
         if "array_len" in item:
@@ -252,6 +250,12 @@ def _list(value: object) -> list[object]:
 def _number(value: object, most: int, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= most:
         raise UnfitVmdesc(f"expected a number from {least} to {most}")
+    return value
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or len(value) > WORD_MAX or not value.isascii():
+        raise UnfitVmdesc("a field without name or type")
     return value
 
 
