@@ -1,5 +1,7 @@
 """Corners of going on: bounds, footers that come back, machines with bugs, far seeks."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ from savevm.document import (
 from savevm.document.gaps import cut
 from savevm.document.nodes import Node
 from savevm.document.recorder import PROBLEMS_MAX
-from savevm.document.resync import LOOKBACK_MAX
+from savevm.document.resync import LOOKBACK_MAX, RESYNCS_MAX, Footing, Searcher
 from savevm.document.section_loader import HANDLERS_MAX, NAME_SHOWN, REASON_SHOWN
+from savevm.document.store import MemoryStore
 from savevm.machine import Machine
 from savevm.save import save_to_bytes
 from savevm.state import State
@@ -106,6 +109,26 @@ def test_sections_beyond_the_bound_are_opaque() -> None:
     assert len(document.sections) == HANDLERS_MAX
     assert document.problems
     assert not fault_of(document, data)
+
+
+def test_searches_beyond_the_bound_look_at_nothing() -> None:
+    class Counting(MemoryStore):
+        looks = 0
+
+        def finditer(self, pattern: "re.Pattern[bytes]", start: int, end: int) -> Iterator[int]:
+            self.looks += 1
+            return super().finditer(pattern, start, end)
+
+    store = Counting(b"\x7e\0\0\0\1")
+    searcher = Searcher(store)
+    for _ in range(RESYNCS_MAX - 1):
+        searcher.next_section(0)
+    assert searcher.end_of_section(1, 0) == (0, Footing.OWN)
+    assert store.looks == RESYNCS_MAX
+    assert searcher.budget > 0
+    assert searcher.next_section(0) == store.size
+    assert searcher.end_of_section(1, 0) == (store.size, Footing.NONE)
+    assert store.looks == RESYNCS_MAX
 
 
 def test_problems_beyond_the_bound_are_counted() -> None:
