@@ -20,7 +20,7 @@ from savevm.document.gaps import cut
 from savevm.document.nodes import Node
 from savevm.document.recorder import PROBLEMS_MAX
 from savevm.document.resync import LOOKBACK_MAX, RESYNCS_MAX, Footing, Searcher
-from savevm.document.section_loader import HANDLERS_MAX, NAME_SHOWN, REASON_SHOWN
+from savevm.document.section_loader import COMMANDS_MAX, HANDLERS_MAX, NAME_SHOWN, REASON_SHOWN
 from savevm.document.store import MemoryStore
 from savevm.machine import Machine
 from savevm.save import save_to_bytes
@@ -109,6 +109,25 @@ def test_sections_beyond_the_bound_are_opaque() -> None:
     assert len(document.sections) == HANDLERS_MAX
     assert document.problems
     assert not fault_of(document, data)
+
+
+@pytest.mark.parametrize("between", [b"", section(1, b"dev", b"x")])
+def test_commands_beyond_the_bound_are_opaque_and_said_once(between: bytes) -> None:
+    ping = b"\x08\0\1\0\0"  # OPEN_RETURN_PATH, of no bytes
+    piece = HEADER + ping * COMMANDS_MAX
+    data = piece + ping * 1000 + between + ping * 1000 + section(2, b"end", b"y") + b"\0"
+    document = Document.parse(data)
+    commands = [node for node in document.root.children if node.kind is NodeKind.COMMAND]
+    assert len(commands) == COMMANDS_MAX
+    assert [p.offset for p in document.problems] == [len(piece)]
+    assert [s.idstr for s in document.sections] == (["dev"] if between else []) + ["end"]
+    assert len(document.root.children) < COMMANDS_MAX + 10
+    assert not fault_of(document, data)
+
+
+def test_as_many_commands_as_are_allowed_are_no_problem() -> None:
+    data = HEADER + b"\x08\0\1\0\0" * COMMANDS_MAX + section(2, b"end", b"y") + b"\0"
+    assert Document.parse(data).problems == []
 
 
 def test_searches_beyond_the_bound_look_at_nothing() -> None:

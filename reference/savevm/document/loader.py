@@ -15,7 +15,7 @@ from savevm.constants import (
     QEMU_VM_VMDESCRIPTION,
 )
 from savevm.document.resync import FOOTER_SIZE, Footing
-from savevm.document.section_loader import SectionLoader
+from savevm.document.section_loader import COMMANDS_MAX, SectionLoader
 from savevm.document.unknown import unknown_entry
 from savevm.errors import LoadError
 from savevm.load_entry import LoadStateEntry
@@ -92,6 +92,11 @@ class RecordingLoader(SectionLoader):
 
     def load_section(self, section_type: int, start: int, depth: int) -> None:
         self.section_start = start
+        if section_type == QEMU_VM_COMMAND:
+            self._commands += 1
+            if self._commands > COMMANDS_MAX:
+                self._skip_command(start)
+                return
         before = self._tree.noted
         try:
             super().load_section(section_type, start, depth)
@@ -115,6 +120,13 @@ class RecordingLoader(SectionLoader):
             # A command that was complained about may be none.
             if not self._searcher.is_next(self._reader.tell()):
                 self._skip_junk(start)
+
+    def _skip_command(self, start: int) -> None:
+        """One command too many: what is from here to the next section stays opaque,
+        and that is said once."""
+        if self._commands == COMMANDS_MAX + 1:
+            self.note(LoadError(f"more than {COMMANDS_MAX} commands", offset=start))
+        self._skip_junk(start)
 
     def _skip_junk(self, start: int) -> None:
         """What began at ``start`` is no section: go on at the next one."""

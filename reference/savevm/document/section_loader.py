@@ -22,6 +22,9 @@ from savevm.registry import SaveStateEntry
 HANDLERS_MAX: Final = 1024
 """Sections that one recorded stream may begin.  Real ones have some dozens; each
 is compared with all before it."""
+COMMANDS_MAX: Final = 4096
+"""Commands that one recorded stream may have.  Real ones have a few, or one for
+every twelve ranges that postcopy discards; each is a node with three leaves."""
 NAME_SHOWN: Final = 60
 """Characters of a name that a problem's path shows; a damaged length makes a name
 of whatever follows it."""
@@ -57,6 +60,7 @@ class SectionLoader(Loader):
         self.section_start = 0
         self.ran_out = False
         self._begun = 0
+        self._commands = 0
         self._footerless: LoadError | None = None
 
     def find_handler(
