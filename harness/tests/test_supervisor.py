@@ -1,6 +1,7 @@
 """The supervisor, with workers that follow a script."""
 
 import asyncio
+import dataclasses
 import errno
 import json
 import os
@@ -320,6 +321,26 @@ def test_a_corpus_entry_that_ends_workers_is_put_in_quarantine(
     assert (stage.folder.path / "quarantine" / digest).read_bytes() == b"QEVM"
     assert not (corpus / digest).exists()
     assert f"corpus entry {digest[:16]} ends workers" in stage.heard.warnings()[0]
+
+
+def test_the_finding_is_written_before_its_input_is_taken_out_of_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deaths, "replay", replaying(3))
+
+    def fitted(folder: CampaignFolder, death: Death) -> Finding:
+        finding = deadly(folder, death)
+        place = folder.path / "corpus" / finding.input.digest
+        return dataclasses.replace(finding, target=f"fake@{place}")
+
+    stage = Stage(tmp_path, DIES_ONCE.format(11), executions=100, describe=fitted)
+    (stage.folder.path / "corpus").mkdir()
+    assert stage.folder.corpus.add(b"QEVM") is not None
+    stage.run()
+    (found,) = stage.heard.of(events.FindingAnnounced)
+    assert isinstance(found, events.FindingAnnounced)
+    assert (stage.folder.path / found.folder / "machine").read_bytes() == b"QEVM"
+    assert len(os.listdir(stage.folder.path / "quarantine")) == 1
 
 
 LEFT = """

@@ -107,8 +107,9 @@ class Deaths:
                     "not do that again, so somebody else did it (out of memory? killed by hand?)"
                 ))  # fmt: skip
                 return finding.executions, False
-        quarantined = self._quarantine(finding.input.digest)
+        # First, so that the finding is on disk whatever happens to the corpus.
         place = None if known else write_finding(self._folder.path, finding)
+        quarantined = self._quarantine(finding.input.digest)
         if place is None:
             self._tell(events.FindingRepeated(death.batch.worker, finding.signature, death.times))
             return finding.executions, quarantined
