@@ -80,6 +80,8 @@ class Loader(FrameLoader):
             self.load_header()
             self.load_sections(depth=0)
             self._error_after_eof = self.f.get_error()
+            if self.f.trace is not None:
+                self.f.trace("qemu_loadvm_state_post_main", self._error_after_eof)
             self.load_vmdesc()
             self.machine.cpu_synchronize_all_post_init()
             if self._error_after_eof:

@@ -52,6 +52,7 @@ def test_a_load_prints_what_qemu_prints_for_it() -> None:
         "vmstate_load_state_end dev/sub end/0",
         "vmstate_subsection_load_good dev",
         "vmstate_load_state_end dev end/0",
+        "qemu_loadvm_state_post_main 0",
     ]
 
 
