@@ -22,6 +22,8 @@ from savevm.document.recorder import PROBLEMS_MAX
 from savevm.document.resync import LOOKBACK_MAX, RESYNCS_MAX, Footing, Searcher
 from savevm.document.section_loader import COMMANDS_MAX, HANDLERS_MAX, NAME_SHOWN, REASON_SHOWN
 from savevm.document.store import MemoryStore
+from savevm.foreign import foreign_machine
+from savevm.load import load_from_bytes
 from savevm.machine import Machine
 from savevm.save import save_to_bytes
 from savevm.state import State
@@ -125,9 +127,31 @@ def test_commands_beyond_the_bound_are_opaque_and_said_once(between: bytes) -> N
     assert not fault_of(document, data)
 
 
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_command_beyond_the_bound_may_be_cut_off(cut: int) -> None:
+    data = HEADER + b"\x08\0\1\0\0" * COMMANDS_MAX + (b"\x08\0\1\0\0\x08\0\2\0\4abcd")[:cut]
+    document = Document.parse(data)
+    assert [p.offset for p in document.problems] == [len(data) - cut, len(data)]
+    assert not fault_of(document, data)
+
+
 def test_as_many_commands_as_are_allowed_are_no_problem() -> None:
     data = HEADER + b"\x08\0\1\0\0" * COMMANDS_MAX + section(2, b"end", b"y") + b"\0"
     assert Document.parse(data).problems == []
+
+
+NOTES = {
+    "the stream goes on behind its end": b"\0" + section(1, b"x", b"\7") + b"\0",
+    f"more than {COMMANDS_MAX} commands": b"\x08\0\1\0\0" * (COMMANDS_MAX + 1) + b"\0",
+}
+
+
+@pytest.mark.parametrize("reason", NOTES)
+def test_what_a_strict_loader_takes_all_the_same_is_noted(reason: str) -> None:
+    # What is called a note where a Document's problems are described.
+    data = QEMU_NONE_STREAM[:0xFF] + NOTES[reason]
+    load_from_bytes(foreign_machine(QEMU_NONE_STREAM), data)
+    assert [problem.reason for problem in Document.parse(data).problems] == [reason]
 
 
 def test_searches_beyond_the_bound_look_at_nothing() -> None:

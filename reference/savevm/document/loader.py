@@ -25,6 +25,9 @@ from savevm.recording import NodeKind, Role
 _HEADER_END: Final = 8 + 1 + 4
 """Behind magic, version and the head of the configuration section."""
 
+_COMMAND_HEAD: Final = 1 + 2 + 2
+"""Type byte, number and length."""
+
 
 class RecordingLoader(SectionLoader):
     """One lenient load of one stream, from its header to what follows its end.
@@ -95,7 +98,7 @@ class RecordingLoader(SectionLoader):
         if section_type == QEMU_VM_COMMAND:
             self._commands += 1
             if self._commands > COMMANDS_MAX:
-                self._skip_command(start)
+                self._skip_commands(start)
                 return
         before = self._tree.noted
         try:
@@ -121,12 +124,24 @@ class RecordingLoader(SectionLoader):
             if not self._searcher.is_next(self._reader.tell()):
                 self._skip_junk(start)
 
-    def _skip_command(self, start: int) -> None:
-        """One command too many: what is from here to the next section stays opaque,
-        and that is said once."""
+    def _skip_commands(self, start: int) -> None:
+        """One command too many: it and those that follow it stay opaque, which is
+        said once."""
+        f, size = self._reader, self._searcher.size
         if self._commands == COMMANDS_MAX + 1:
             self.note(LoadError(f"more than {COMMANDS_MAX} commands", offset=start))
-        self._skip_junk(start)
+        at = start
+        while True:
+            f.seek(at)
+            head = f.peek_buffer(_COMMAND_HEAD)
+            if len(head) < _COMMAND_HEAD or head[0] != QEMU_VM_COMMAND:
+                break
+            at = min(at + _COMMAND_HEAD + int.from_bytes(head[3:], "big"), size)
+        if at == start:
+            # Cut off in its head.
+            at = size
+        self._tree.cut(start)
+        f.seek(at)
 
     def _skip_junk(self, start: int) -> None:
         """What began at ``start`` is no section: go on at the next one."""
