@@ -29,8 +29,11 @@ class Document:
 
     Attributes:
         root: the tree; its span is the whole stream.
-        problems: what a strict loader would have refused, in stream order, each
-            with an offset.
+        problems: in stream order, each with an offset: what a strict loader would
+            have refused, and notes on what it need not refuse: that the stream
+            goes on behind its end, where a loader stops; that it has more
+            sections or commands than a Document takes apart (``HANDLERS_MAX``,
+            ``COMMANDS_MAX``), the rest of which is opaque.
         problems_dropped: how many more there were than are kept.
         size: bytes of the stream.
     """

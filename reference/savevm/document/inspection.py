@@ -88,7 +88,7 @@ class SectionReport:
 
 @dataclass(frozen=True, slots=True)
 class ProblemLine:
-    """Something a loader would have refused.
+    """One of a Document's problems: mostly what a loader would have refused.
 
     Attributes:
         start: offset of the offending value.

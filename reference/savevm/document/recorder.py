@@ -50,7 +50,8 @@ class TreeRecorder:
         lazy: keep no long values; they can be read again.
 
     Attributes:
-        problems: what the loader would have refused, in the order it was met.
+        problems: what the loader would have refused, and notes, in the order it
+            was met.
         problems_dropped: how many more there were.
         page_size: as given.
     """
