@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from loadfuzz.inputs import STREAM_SIZE_MAX
-from loadfuzz.testing.installed import Installed
+from loadfuzz.testing.installed import Installed, install_target
 from loadfuzz.testing.scripted import OPEN_VARIABLE, SEEDS_VARIABLE
 
 WAIT_S = 60.0
@@ -169,6 +169,72 @@ def test_bad_seeds_are_named_and_set_aside_and_the_run_goes_on(installed: Instal
     # The target's own seeds were not used.
     log = lines_of(installed.folder / "here" / "events.ndjson")
     assert next(line for line in log if line["event"] == "campaign-started")["seeds"] == 2
+
+
+FITTED = """\
+import os, time
+from loadfuzz.testing.scripted import ScriptedTarget
+
+
+class Target(ScriptedTarget):
+    name = "fitted"
+
+    def for_seeds(self, seeds):
+        for seed in seeds:
+            while seed.stream == b"QEVMburns":
+                pass
+            if seed.stream == b"QEVMraises":
+                raise IndexError("as asked")
+            if seed.stream == b"QEVMexits":
+                os._exit(7)
+        chosen = Target()
+        chosen.name = f"fitted@{seeds[0].origin}"
+        return chosen
+
+
+TARGET = Target()
+"""
+
+
+def install_fitted(installed: Installed) -> None:
+    site = installed.folder.parent / "site"
+    (site / "fitted_target.py").write_text(FITTED)
+    install_target(site, "fitted", "fitted_target:TARGET", "fitted")
+
+
+def test_a_seed_that_the_target_cannot_be_fitted_to_is_set_aside(installed: Installed) -> None:
+    install_fitted(installed)
+    seeds = installed.folder / "seeds"
+    seeds.mkdir()
+    for text in ("burns", "exits", "good", "raises"):
+        (seeds / text).write_bytes(b"QEVM" + text.encode())
+    run = ("run", "fitted", "--engine", "native", "--workers", "1", "--execs", "20", "--out", "o")
+    value = installed.json(*run, "--seeds", "seeds")
+    assert value["seeds_set_aside"] == [
+        {"name": "seeds/burns", "reason": "the target cannot be fitted to it: takes too long"},
+        {"name": "seeds/exits", "reason": "ends the target's process: exit status 7"},
+        {
+            "name": "seeds/raises",
+            "reason": "the target cannot be fitted to it: fitting: IndexError: as asked",
+        },
+    ]
+    assert (value["executions"], value["seeds_refused"]) == (20, [])
+    out = installed.folder / "o"
+    assert len(os.listdir(out / "quarantine")) == 3
+    # Whatever becomes of the corpus, workers have the stream that the target was fitted to.
+    (kept,) = (out / "machine").iterdir()
+    assert kept.read_bytes() == b"QEVMgood"
+    batch = json.loads((out / "worker-0" / "batch.json").read_text())
+    assert batch["target"] == f"fitted@{kept}"
+
+
+def test_a_target_that_cannot_be_fitted_to_any_seed_is_not_started(installed: Installed) -> None:
+    install_fitted(installed)
+    (installed.folder / "a").write_bytes(b"QEVMraises")
+    done = installed.run("run", "fitted", "--engine", "native", "--execs", "20", "--seeds", "a")
+    assert done.returncode == 2
+    assert "none of the --seeds can be used:\n  a the target cannot be fitted to it" in done.stderr
+    assert os.listdir(installed.folder) == ["a"]
 
 
 def test_names_that_are_not_utf8_are_escaped(installed: Installed) -> None:

@@ -7,6 +7,7 @@
     corpus/<sha256>      streams worth mutating
     findings/<name>/     one folder per finding, see loadfuzz.repro.folder
     quarantine/<sha256>  streams that end every worker that starts from them
+    machine/<sha256>     the stream that the target was fitted to, when it was
     worker-N/            what worker N needs to remember
     lock                 held while the campaign runs
 """
@@ -119,7 +120,7 @@ class CampaignFolder:
                 with suppress(OSError):  # it has other campaigns
                     self.path.parent.rmdir()
             return
-        for name in ("corpus", "findings"):
+        for name in ("corpus", "findings", "machine", "quarantine"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (_MANIFEST, "events.ndjson", "lock"):
             (self.path / name).unlink(missing_ok=True)
@@ -136,7 +137,12 @@ class CampaignFolder:
             with FolderLock(self.path / "lock"):
                 for name in ("corpus", "findings"):
                     (self.path / name).mkdir(exist_ok=True)
-                for place in (self.path, self.path / "corpus", self.findings):
+                for place in (
+                    self.path,
+                    self.path / "corpus",
+                    self.findings,
+                    self.path / "machine",
+                ):
                     sweep(place)
                 if not self.resumed:
                     seeds = tuple(printable(seed) for seed in settings.seeds)

@@ -28,7 +28,8 @@ SILENCE_MAX_S: Final = 30.0
 BAD_SHOWN: Final = 10
 """Bad seeds named in an error."""
 RESTARTS_MAX: Final = 3
-"""Seeds that may kill the process; with more of them the rest is not tried."""
+"""Seeds that may kill the process, and again while the target is fitted to them;
+with more of them the rest is not tried."""
 
 _REQUEST: Final = "prepare.json"
 
@@ -72,7 +73,11 @@ class Preparation:
         self._atheris_problem: str | None = None
         self._target = settings.target
         self._trying = ""
+        self._fitting = False
+        self._silent = False
         self._tried: list[str] = []
+        self._bad: list[str] = []
+        self._given: dict[str, str] = {}
         self._failed: prepare.Failed | None = None
         self._done = False
         self._patience: asyncio.Timeout | None = None
@@ -85,31 +90,49 @@ class Preparation:
             InfraError: the target cannot be imported or opened.
             OSError: the corpus cannot be written.
         """
-        given = self._read_given()
+        self._read_given()
         request = Request(
             target=self._settings.target,
             corpus=str(self._folder.corpus.folder),
             own_seeds=not self._settings.seeds,
-            given=given,
+            given=tuple(self._given.items()),
             try_atheris=self._settings.engine is not Engine.NATIVE,
         )
-        for _ in range(RESTARTS_MAX + 1):
+        killed = unfit = 0
+        while killed <= RESTARTS_MAX and unfit <= RESTARTS_MAX:
             end = await self._run_process(request)
             if self._failed is not None:
                 raise (UsageError if self._failed.usage else InfraError)(self._failed.text)
             if self._done:
                 break
-            if not self._trying:
+            how = f"ends the target's process: {end}"
+            if self._silent:
+                how = f"keeps the target's process busy for more than {SILENCE_MAX_S:.0f} s"
+            if self._fitting and not self._trying and not request.one_by_one:
+                request = replace(request, one_by_one=True)
+            elif self._fitting and self._trying:
+                unfit += 1
+                self._set_aside(self._trying, how)
+            elif self._trying:
+                killed += 1
+                self._refuse(self._trying, how)
+            else:
                 raise InfraError(
                     f"target {request.target!r} ended the process that imports it ({end}): "
                     f"{end.stderr.strip() or 'it said nothing'}; repair the target"
                 )
-            self._refuse(self._trying, f"ends the target's process: {end}")
-            request = replace(request, try_atheris=False, skip=tuple(self._tried))
+            request = replace(
+                request,
+                try_atheris=False,
+                given=tuple(self._given.items()),
+                skip=tuple(self._tried),
+            )
         else:
             self._tell(events.MachineryWarning(
                 f"{RESTARTS_MAX + 1} seeds ended the target's process; the rest was not tried"
             ))  # fmt: skip
+        if self._settings.seeds and not self._given:
+            raise self._nothing_given()
         seeds = sum(1 for _ in self._folder.corpus.digests())
         if seeds == 0:
             raise UsageError(
@@ -117,25 +140,26 @@ class Preparation:
             )
         return Prepared(self._choose_engine(), seeds, self._target)
 
-    def _read_given(self) -> tuple[tuple[str, str], ...]:
-        given: dict[str, str] = {}
-        bad: list[str] = []
+    def _read_given(self) -> None:
         for item in read_seeds(map(Path, self._settings.seeds)):
             if isinstance(item, BadSeed):
                 self._tell(events.SeedSetAside(item.name, item.reason))
-                bad.append(f"{item.name} {item.reason}")
+                self._bad.append(f"{item.name} {item.reason}")
             else:
                 self._folder.corpus.add(item.stream)
-                given[item.origin] = digest_of(item.stream)
-        if self._settings.seeds and not given:
-            more = f"\n  and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
-            raise UsageError(
-                "none of the --seeds can be used:"
-                + "".join(f"\n  {line}" for line in bad[:BAD_SHOWN])
-                + f"{more}\ncapture one with 'loadfuzz seeds capture', or leave --seeds away to "
-                "start from the target's own"
-            )
-        return tuple(given.items())
+                self._given[item.origin] = digest_of(item.stream)
+        if self._settings.seeds and not self._given:
+            raise self._nothing_given()
+
+    def _nothing_given(self) -> UsageError:
+        bad = self._bad
+        more = f"\n  and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
+        return UsageError(
+            "none of the --seeds can be used:"
+            + "".join(f"\n  {line}" for line in bad[:BAD_SHOWN])
+            + f"{more}\ncapture one with 'loadfuzz seeds capture', or leave --seeds away to "
+            "start from the target's own"
+        )
 
     def _choose_engine(self) -> Engine:
         wanted = self._settings.engine
@@ -157,6 +181,7 @@ class Preparation:
 
     async def _run_process(self, request: Request) -> Exit:
         self._trying = ""
+        self._fitting = self._silent = False
         path = self._folder.path / _REQUEST
         write_atomic(path, codec.encode(request), durable=False)
         try:
@@ -165,6 +190,7 @@ class Preparation:
                     async with asyncio.timeout(SILENCE_MAX_S) as self._patience:
                         return await child.wait()
                 except TimeoutError:
+                    self._silent = True
                     return await child.stop(0.0)
         finally:
             path.unlink(missing_ok=True)
@@ -186,8 +212,18 @@ class Preparation:
                     self._tell(events.MachineryWarning(
                         f"the seeds are not of the target's own machine; fuzzing {message.summary}"
                     ))  # fmt: skip
+            case prepare.FittingAll():
+                self._trying, self._fitting = "", True
+            case prepare.FittingDone():
+                self._trying, self._fitting = "", False
+            case prepare.SeedFitting():
+                self._trying, self._fitting = message.name, True
+            case prepare.SeedUnfit():
+                self._set_aside(
+                    message.name, f"the target cannot be fitted to it: {message.reason}"
+                )
             case prepare.SeedTrying():
-                self._trying = message.name
+                self._trying, self._fitting = message.name, False
             case prepare.SeedTried():
                 self._trying = ""
                 if message.problem:
@@ -202,6 +238,17 @@ class Preparation:
                 self._done = True
             case _:
                 assert_never(message)
+
+    def _set_aside(self, name: str, reason: str) -> None:
+        """Do without a seed that the target cannot even be fitted to: no load would
+        show what is wrong with it, and whoever looks at it may hang too."""
+        digest = self._given.pop(name, None)
+        if digest is None:
+            return
+        if digest not in self._given.values():
+            self._folder.quarantine(digest)
+        self._bad.append(f"{name} {reason}")
+        self._tell(events.SeedSetAside(name, reason))
 
     def _refuse(self, name: str, reason: str) -> None:
         self._tried.append(name)

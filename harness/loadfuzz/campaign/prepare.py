@@ -4,31 +4,38 @@
 whether Atheris can be imported, writes the target's seeds into the corpus and
 tries every seed once.  Whatever the target does to that process (a hang, a
 signal, a flood of output) the supervisor goes on, and knows at which seed it
-happened.
+happened.  A target that can be fitted to the given seeds is: to all at once, and
+should that fail to each alone, so that a bad seed is known by name.
 """
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
 
 from loadfuzz import codec
+from loadfuzz.abc import Target
 from loadfuzz.campaign.seeding import check_stream
 from loadfuzz.channel import Channel
 from loadfuzz.errors import InfraError, LoadfuzzError, UsageError
-from loadfuzz.execution import Execution
+from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.executors.guard import SubjectError, guarded_call
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
-from loadfuzz.fitting import fit
+from loadfuzz.fitting import SEPARATOR, fit, split
 from loadfuzz.inputs import Input, Seed, digest_of
 from loadfuzz.plugins import load_target
-from loadfuzz.storage import Corpus, explain
+from loadfuzz.storage import Corpus, explain, write_atomic
 
 LOAD_TIMEOUT_S: Final = 5.0
 """CPU seconds one seed may take: more than a worker allows, so that a seed is
 not refused here that a worker would run."""
+MACHINE: Final = "machine"
+"""Folder beside the corpus for the stream that the target was fitted to: entries of
+the corpus come and go, and every worker needs this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Request:
         given: name and digest of the seeds that are there already.
         try_atheris: say whether Atheris can be imported.
         skip: names of seeds that were tried before.
+        one_by_one: fit the target to each seed alone, since to all it failed.
     """
 
     target: str
@@ -50,6 +58,7 @@ class Request:
     given: tuple[tuple[str, str], ...]
     try_atheris: bool
     skip: tuple[str, ...] = ()
+    one_by_one: bool = False
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="message"):
@@ -78,6 +87,27 @@ class SeedTrying(_Message, frozen=True, tag="seed-trying"):
     """A seed is about to be loaded."""
 
     name: str
+
+
+class FittingAll(_Message, frozen=True, tag="fitting-all"):
+    """The target is about to be fitted to all given seeds."""
+
+
+class SeedFitting(_Message, frozen=True, tag="seed-fitting"):
+    """The target is about to be fitted to one seed alone."""
+
+    name: str
+
+
+class FittingDone(_Message, frozen=True, tag="fitting-done"):
+    """It is known which target suits the seeds."""
+
+
+class SeedUnfit(_Message, frozen=True, tag="seed-unfit"):
+    """The target cannot be fitted to a given seed; it is not tried either."""
+
+    name: str
+    reason: str
 
 
 class SeedUnusable(_Message, frozen=True, tag="seed-unusable"):
@@ -116,7 +146,17 @@ class Done(_Message, frozen=True, tag="done"):
 
 
 Message: TypeAlias = (
-    AtherisFound | TargetFitted | SeedTried | SeedTrying | SeedUnusable | Failed | Done
+    AtherisFound
+    | Done
+    | Failed
+    | FittingAll
+    | FittingDone
+    | SeedFitting
+    | SeedTried
+    | SeedTrying
+    | SeedUnfit
+    | SeedUnusable
+    | TargetFitted
 )
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
@@ -166,12 +206,17 @@ def prepare(request: Request, channel: Channel) -> None:
                 raise explain(error, f"writing a seed to {request.corpus}") from error
             seeds[seed.name] = digest_of(seed.stream)
     seeds.update(request.given)
-    if request.given:
-        fitted = fit(target, _seeds_in(corpus, request.given))
-        if fitted is not target:
-            target = fitted
-            _send(channel, TargetFitted(target.name, target.summary))
     with Watchdog(LOAD_TIMEOUT_S) as watchdog:
+        if request.given:
+            given = _seeds_in(corpus, request.given)
+            fitted, unfit = _fit(target, given, request, watchdog, channel)
+            _send(channel, FittingDone())
+            for name in unfit:
+                del seeds[name]
+            if fitted is not target:
+                target = fitted
+                spec = _keep_machine(target.name, corpus.folder.parent / MACHINE)
+                _send(channel, TargetFitted(spec, target.summary))
         executor = InProcessExecutor(target, watchdog)
         for name, digest in seeds.items():
             if name not in request.skip:
@@ -179,6 +224,46 @@ def prepare(request: Request, channel: Channel) -> None:
                 execution = executor.execute(Input(corpus.read(digest)), trace=False).execution
                 _send(channel, SeedTried(name, _problem_of(execution)))
     _send(channel, Done())
+
+
+def _fit(
+    target: Target, seeds: list[Seed], request: Request, watchdog: Watchdog, channel: Channel
+) -> tuple[Target, list[str]]:
+    """The target that suits the seeds, and the names of those it cannot be fitted to."""
+    if not request.one_by_one:
+        _send(channel, FittingAll())
+        try:
+            return guarded_call("fitting", lambda: fit(target, seeds), watchdog), []
+        except SubjectError:
+            pass  # which seed it is, shows below
+    chosen, unfit = target, []
+    for seed in seeds:
+        _send(channel, SeedFitting(seed.name))
+        try:
+            fitted = guarded_call("fitting", partial(fit, target, [seed]), watchdog)
+        except SubjectError as error:
+            unfit.append(seed.name)
+            text = "takes too long" if error.kind is ExitKind.TIMED_OUT else str(error)
+            _send(channel, SeedUnfit(seed.name, text))
+            continue
+        if chosen is target:
+            chosen = fitted
+    return chosen, unfit
+
+
+def _keep_machine(spec: str, folder: Path) -> str:
+    """Copy the stream that a target was fitted to; returns the specification with it."""
+    name, file = split(spec)
+    if not file:
+        return spec
+    try:
+        stream = Path(file).read_bytes()
+        folder.mkdir(exist_ok=True)
+        place = folder / digest_of(stream)
+        write_atomic(place, stream)
+    except OSError as error:
+        raise explain(error, f"writing to {folder}") from error
+    return f"{name}{SEPARATOR}{place}"
 
 
 def _seeds_in(corpus: Corpus, given: tuple[tuple[str, str], ...]) -> list[Seed]:
