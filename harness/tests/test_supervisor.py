@@ -274,11 +274,15 @@ def deadly(folder: CampaignFolder, death: Death) -> Finding:
 def replaying(times: int) -> Callable[..., object]:
     """A replay in which so many of the runs show it again."""
 
-    async def replay(target: str, item: Input, runs: int, *, wanted: Violation) -> Replayed:
+    async def replay(
+        target: str, item: Input, runs: int, *, wanted: Violation, tell: Callable[[Run], None]
+    ) -> Replayed:
         made = [
             Run(number, ExitKind.CRASHED, Depth.NOTHING, "", (wanted,) * (number < times))
             for number in range(runs)
         ]
+        for run in made:
+            tell(run)
         return Replayed(tuple(made), wanted)
 
     return replay
@@ -403,12 +407,35 @@ def test_a_worker_that_does_not_stop_is_ended_and_that_is_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DEADLINE_GRACE_S", 0.1)
-    monkeypatch.setattr(deaths, "replay", replaying(3))
+    monkeypatch.setattr(deaths, "replay", replaying(0))
     program = "progress(5); wait(lambda: False)"
     stage = Stage(tmp_path, program, seconds=0.2, describe=deadly).run()
     assert stage.totals.executions == 5
     assert not stage.supervisor.interrupted
     assert stage.totals.findings == {}
+    assert stage.heard.warnings() == []
+
+
+async def endless(*arguments: object, **named: object) -> Replayed:
+    """A replay that does not end."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("again", [replaying(3), endless], ids=["burns", "sleeps"])
+def test_a_load_that_never_ends_is_a_finding_also_when_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: Callable[..., object]
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE_GRACE_S", 0.1)
+    monkeypatch.setattr(deaths, "CONFIRM_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(deaths, "replay", again)
+    program = left() + "leave(); progress(5); wait(lambda: False)"
+    stage = Stage(tmp_path, program, seconds=0.2, describe=deaths.describe).run()
+    (found,) = stage.heard.of(events.FindingAnnounced)
+    assert isinstance(found, events.FindingAnnounced)
+    assert found.oracle == "no-hang"
+    assert found.reliability[0] == found.reliability[1] > 0
+    assert stage.totals.executions == 5
     assert stage.heard.warnings() == []
 
 

@@ -3,13 +3,15 @@
 A loader that takes its process along is a finding.  A worker that somebody else
 killed is none, although a load may have been under way: what it ran is run
 again in another process before anybody is blamed.
+
+A load that has its worker stuck when time is up is looked at too: should it not
+end in another process either, it is a hang, and was found in time.
 """
 
 import asyncio
 import dataclasses
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from loadfuzz import events
@@ -21,13 +23,15 @@ from loadfuzz.engines.last_input import describe_death
 from loadfuzz.errors import LoadfuzzError
 from loadfuzz.events import Event
 from loadfuzz.findings import Finding
+from loadfuzz.repro.again import Run
 from loadfuzz.repro.folder import write_finding
-from loadfuzz.repro.replay import replay
+from loadfuzz.repro.replay import replay, shows
 
 CONFIRMATIONS: Final = 3
 """Re-runs of an input that ended a worker."""
 CONFIRM_TIMEOUT_S: Final = 20.0
-"""Time for them all; the finding is kept in any case."""
+"""Time for them all; a crash is kept in any case.  Where a worker was stuck, a first re-run
+that uses it all up is stuck too: a load has some seconds of CPU at most."""
 
 _FROM_OUTSIDE: Final = frozenset(
     {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
@@ -43,6 +47,7 @@ class Death:
         batch: it was doing.
         end: how its process ended.
         silent: we ended it, because nothing was heard of it.
+        overdue: we ended it, because time was up and it did not stop.
         times: workers that died in its place, itself included.
     """
 
@@ -50,6 +55,7 @@ class Death:
     end: Exit
     silent: bool
     times: int
+    overdue: bool = False
 
 
 Describe = Callable[[CampaignFolder, Death], Finding | None]
@@ -59,7 +65,7 @@ Describe = Callable[[CampaignFolder, Death], Finding | None]
 def describe(folder: CampaignFolder, death: Death) -> Finding | None:
     """By what the worker has left in its folder."""
     return describe_death(
-        folder.path, death.batch.worker, death.end.returncode, stalled=death.silent
+        folder.path, death.batch.worker, death.end.returncode, stalled=death.silent or death.overdue
     )
 
 
@@ -100,7 +106,9 @@ class Deaths:
             return 0, False
         known = finding.signature in self._totals.findings
         if not known:
-            finding = await _confirm(finding)
+            finding = await _confirm(finding, stuck=death.silent or death.overdue)
+            if finding.reliability[0] == 0 and death.overdue:
+                return finding.executions, False
             if finding.reliability[0] == 0 and _may_be_others(death):
                 self._tell(events.MachineryWarning(
                     f"worker {death.batch.worker} ended ({death.end}); what it was running does "
@@ -134,12 +142,26 @@ def _may_be_others(death: Death) -> bool:
     return death.silent or death.end.signal in _FROM_OUTSIDE
 
 
-async def _confirm(finding: Finding) -> Finding:
-    """``finding`` with its reliability, if that can be had in reasonable time."""
-    with suppress(TimeoutError, LoadfuzzError):
+async def _confirm(finding: Finding, *, stuck: bool) -> Finding:
+    """``finding`` with its reliability, if that can be had in reasonable time.
+
+    Args:
+        finding: to confirm.
+        stuck: it is a load that did not end.
+    """
+    runs: list[Run] = []
+    try:
         async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-            again = await replay(
-                finding.target, finding.input, CONFIRMATIONS, wanted=finding.violation
-            )
-        return dataclasses.replace(finding, reliability=(again.reproduced, CONFIRMATIONS))
-    return finding
+            await replay(
+                finding.target, finding.input, CONFIRMATIONS,
+                wanted=finding.violation, tell=runs.append,
+            )  # fmt: skip
+    except TimeoutError:
+        if stuck and not runs:
+            return dataclasses.replace(finding, reliability=(1, 1))
+    except LoadfuzzError:
+        return finding
+    if not runs:
+        return finding
+    again = sum(shows(run, finding.violation) for run in runs)
+    return dataclasses.replace(finding, reliability=(again, len(runs)))

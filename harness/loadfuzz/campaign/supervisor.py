@@ -229,7 +229,9 @@ class Supervisor:
                 return
             self._check_disk()
             if self._stopping or slot.overdue:
-                # It was we who ended it, whatever it was doing.
+                # It was we who ended it, so only a load that never ends is to blame.
+                if not self._stopping and slot.ended is None and end.signal == signal.SIGKILL:
+                    await self._deaths.handle(Death(batch, end, False, slot.starts, overdue=True))
                 self._tell(events.WorkerEnded(slot.index, executions, "stopped", restarted=False))
                 return
             begun, better = 0, False
