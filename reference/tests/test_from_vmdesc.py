@@ -106,6 +106,19 @@ def test_a_failed_load_leaves_the_machine_as_it_was() -> None:
     assert save_to_bytes(machine) == data
 
 
+def test_the_digest_of_the_machine_covers_its_devices() -> None:
+    value = Document.parse(QEMU_NONE_STREAM).find("timer/cpu_clock_offset")
+    edited = Document.parse(QEMU_NONE_STREAM).with_value(value, 77)
+    digests = []
+    for data in (QEMU_NONE_STREAM, QEMU_NONE_STREAM, edited):
+        machine = foreign_machine(data)
+        fresh = machine.digest()
+        load_from_bytes(machine, data)
+        assert machine.digest() != fresh
+        digests.append(machine.digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
 # -- descriptions made up for a purpose ----------------------------------------------------------
 
 
@@ -134,6 +147,22 @@ def device(name: str, fields: list[dict[str, Any]], **more: Any) -> dict[str, An
 
 def field(name: str, kind: str, size: int, **more: Any) -> dict[str, Any]:
     return {"name": name, **more, "type": kind, "size": size}
+
+
+def test_devices_of_one_name_and_of_the_old_style_are_all_in_the_digest() -> None:
+    described = device("isa-ide", [field("a", "uint8", 1)])
+    old = {"name": "old", "instance_id": 3, "size": 2, "fields": []}
+    digests = set()
+    for values in (b"\1\2\3\4", b"\7\2\3\4", b"\1\7\3\4", b"\1\2\7\4", b"\1\2\3\7"):
+        sections = section(5, "isa-ide", values[:1]) + section(6, "isa-ide", values[1:2])
+        data = stream(
+            sections + section(7, "old", values[2:], instance=3), [described, described, old]
+        )
+        machine = foreign_machine(data)
+        load_from_bytes(machine, data)
+        assert machine.check_invariants() == []
+        digests.add(machine.digest())
+    assert len(digests) == 5
 
 
 def test_two_devices_of_one_name_and_instance_are_told_apart_by_their_order() -> None:

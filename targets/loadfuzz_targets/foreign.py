@@ -21,35 +21,9 @@ from savevm.load import load_from_bytes
 from savevm.machine import Machine
 from savevm.ram.schedule import SaveSchedule
 from savevm.save import save_to_bytes
-from savevm.state import State
 
 CONFIGURATION_MAX: Final = 4096
 """Bytes at the start of a stream that have its configuration in them."""
-
-
-class ForeignDevice(State):
-    """A device of which nothing is known but its state.
-
-    Args:
-        state: as its section carries it.
-    """
-
-    def __init__(self, state: State) -> None:
-        super().__init__(state=state)
-
-    def dev_path(self) -> str | None:
-        """Its path is part of its section's name already."""
-        return None
-
-    def reset(self) -> None:
-        """Nobody knows what power-on would make of it."""
-
-    def check_invariants(self) -> list[str]:
-        """Nobody knows what is impossible."""
-        return []
-
-    def step(self) -> None:
-        """Nobody knows what it does."""
 
 
 class ForeignSubject(MachineSubject):
@@ -93,12 +67,6 @@ def strict_foreign_machine(stream: bytes) -> Machine:
         LoadError: the stream does not describe itself, or does not load.
     """
     machine = foreign_machine(stream)
-    for entry in machine.savevm.handlers:
-        if entry.vmsd is not None or (entry.ops is not None and entry.opaque is not machine.ram):
-            name = f"{entry.idstr}#{entry.instance_id}"
-            while name in machine.devices:
-                name += "+"
-            machine.devices[name] = ForeignDevice(entry.opaque)
     load_from_bytes(machine, stream)
     machine.adopts = False
     if machine.ram is not None:

@@ -2,6 +2,7 @@
 
 from savevm.constants import QEMU_VM_CONFIGURATION
 from savevm.errors import LoadError
+from savevm.foreign.device import put_on_board
 from savevm.foreign.handlers import ForeignHandlers, described_entry, old_style_entry
 from savevm.foreign.locate import ReadsSpans, locate_vmdesc
 from savevm.foreign.shapes import shape_of
@@ -20,7 +21,8 @@ def machine_from_vmdesc(
 ) -> Machine:
     """A machine with every device that ``vmdesc`` describes, and RAM.
 
-    It adopts: machine type, section ids, RAM blocks and their order come from
+    What the devices carry is part of :meth:`Machine.digest` like any other's.  It
+    adopts: machine type, section ids, RAM blocks and their order come from
     the stream that it loads.  Saved again it gives back that stream, bit for
     bit.
 
@@ -36,11 +38,15 @@ def machine_from_vmdesc(
     handlers = machine.savevm = ForeignHandlers()
     RAMState(vmdesc.page_size, adopt=True, store=store).register(machine)
     for device in vmdesc.devices:
+        number = device.instance_id
         if device.struct is None:
-            handlers.add(old_style_entry(device))
+            state, entry = old_style_entry(device)
         else:
             shape = shape_of(device.struct)
-            handlers.add(described_entry(device.name, device.instance_id, shape.vmsd, shape.new()))
+            state = shape.new()
+            entry = described_entry(device.name, number, shape.vmsd, state)
+        handlers.add(entry)
+        put_on_board(machine, device.name, number, state)
     return machine
 
 

@@ -49,12 +49,13 @@ def described_entry(
     return SaveStateEntry(idstr, instance_id, vmsd.version_id, -1, opaque, vmsd=vmsd)
 
 
-def old_style_entry(device: DeviceText) -> SaveStateEntry:
-    """An entry of which only the number of bytes is known; its version is
-    taken over from the stream."""
+def old_style_entry(device: DeviceText) -> tuple[State, SaveStateEntry]:
+    """A state of which only the number of bytes is known, and its entry, whose
+    version is taken over from the stream."""
     opaque = State(data=bytes(device.size), size=device.size)
     ops = SaveVMHandlers(save_state=_save, load_state=_load)
-    return SaveStateEntry(device.name, device.instance_id, _ANY_VERSION, -1, opaque, ops=ops)
+    number = device.instance_id
+    return opaque, SaveStateEntry(device.name, number, _ANY_VERSION, -1, opaque, ops=ops)
 
 
 def _save(f: QEMUFileWriter, opaque: State) -> None:
