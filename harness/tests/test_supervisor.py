@@ -209,6 +209,21 @@ def test_a_worker_that_dies_is_replaced_with_the_rest_of_its_budget(tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("program", "seconds", "executions"),
+    [("progress(10)", None, 10), ("progress(10); time.sleep(0.45)", 0.5, None)],
+    ids=["executions", "time"],
+)
+def test_a_worker_that_dies_with_nothing_left_to_do_is_not_said_to_be_replaced(
+    tmp_path: Path, program: str, seconds: float | None, executions: int | None
+) -> None:
+    program += "\nos.kill(os.getpid(), 11)"
+    stage = Stage(tmp_path, program, seconds=seconds, executions=executions).run()
+    (ended,) = stage.heard.of(events.WorkerEnded)
+    assert ended == events.WorkerEnded(0, 10, "died: signal SIGSEGV", restarted=False)
+    assert stage.totals.executions == 10
+
+
 def test_a_worker_that_never_gets_going_fails_the_campaign_with_what_it_said(
     tmp_path: Path,
 ) -> None:

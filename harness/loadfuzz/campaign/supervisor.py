@@ -220,7 +220,8 @@ class Supervisor:
 
     async def _keep_worker(self, slot: _Slot, engine: Engine) -> None:
         """Have a worker run in ``slot`` until the budget is used up."""
-        while (batch := self._next_batch(slot, engine)) is not None:
+        batch = self._next_batch(slot, engine)
+        while batch is not None:
             before = self._totals.executions_of(slot.index)
             end = await self._run_worker(slot, batch)
             executions = self._totals.executions_of(slot.index) - before
@@ -245,7 +246,9 @@ class Supervisor:
             reason = _reason_of(slot, end)
             slot.barren = 0 if got_on else slot.barren + 1
             again = slot.barren < BARREN_MAX and slot.starts <= RESTARTS_MAX
-            self._tell(events.WorkerEnded(slot.index, executions, reason, restarted=again))
+            batch = self._next_batch(slot, engine, before + executions)
+            restarted = again and batch is not None
+            self._tell(events.WorkerEnded(slot.index, executions, reason, restarted=restarted))
             if not again:
                 self._given_up.append(
                     f"worker {slot.index} does not get going: {reason}"
@@ -253,8 +256,8 @@ class Supervisor:
                 )
                 return
 
-    def _next_batch(self, slot: _Slot, engine: Engine) -> Batch | None:
-        """What is left to do for a worker, ``None`` when nothing."""
+    def _next_batch(self, slot: _Slot, engine: Engine, done: int = 0) -> Batch | None:
+        """What is left to do for a worker after ``done`` executions, ``None`` when nothing."""
         if self._stopping:
             return None
         settings = self._settings
@@ -267,7 +270,7 @@ class Supervisor:
                 return None
         share = settings.share(slot.index)
         if share is not None:
-            executions = share - self._totals.executions_of(slot.index)
+            executions = share - done
             if executions <= 0:
                 return None
         # Another seed after a restart: the same one would lead to the same death.
