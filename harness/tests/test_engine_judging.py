@@ -215,7 +215,7 @@ def test_dear_oracles_see_all_that_is_new_and_a_share_of_the_rest(bench: Bench) 
     assert bench.tally.judged == {"c": 13, "d": 4}
 
 
-def test_signatures_are_bounded(bench: Bench) -> None:
+def test_signatures_are_bounded_and_the_bound_is_told_once(bench: Bench) -> None:
     names = (letters for letters in permutations("abcdefgh", 6))
 
     def inventive(trial: Trial) -> Violation:
@@ -223,10 +223,15 @@ def test_signatures_are_bounded(bench: Bench) -> None:
 
     judge = bench.judge(oracle(inventive))
     trial = bench.trial()
-    for _ in range(SIGNATURES_MAX + 50):
+    for _ in range(SIGNATURES_MAX):
         judge.judge(trial, new=False, lineage=NO_LINEAGE)
         bench.events.clear()
+    for _ in range(50):
+        judge.judge(trial, new=False, lineage=NO_LINEAGE)
     assert len(bench.written) == SIGNATURES_MAX
+    (warning,) = bench.events
+    assert isinstance(warning, MachineryWarning)
+    assert f"{SIGNATURES_MAX} findings; further ones are not kept" in warning.text
 
 
 def test_a_load_that_was_only_slow_is_no_hang(bench: Bench) -> None:

@@ -85,6 +85,7 @@ class Judge:
         self._seen: dict[str, int] = {}
         self._fault_texts: set[str] = set()
         self._hangs: set[str] = set()
+        self._full = False
         self._until_dear = self._dear_share
         self.findings: list[str] = []
         self.faults = 0
@@ -172,12 +173,21 @@ class Judge:
         times = self._seen.get(signature, 0) + 1
         if times == 1:
             if len(self._seen) >= SIGNATURES_MAX:
+                self._tell_full()
                 return
             # Before it counts as seen: what could not be written is not known yet.
             self._keep(oracle, violation, trial, lineage)
         self._seen[signature] = times
         if times > 1 and times & (times - 1) == 0:
             self._emit(FindingRepeated(self._batch.worker, signature, times))
+
+    def _tell_full(self) -> None:
+        if not self._full:
+            self._full = True
+            self._emit(MachineryWarning(
+                f"worker {self._batch.worker} has {SIGNATURES_MAX} findings; further ones are not "
+                "kept. Repair what the loader does, or the oracle that names each alarm otherwise"
+            ))  # fmt: skip
 
     def _keep(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
         batch = self._batch
