@@ -50,6 +50,12 @@ class DeadlySubject(CalmSubject):
                 hoard.append(bytearray(1 << 24))
         super().load(stream, delivery, trace)
 
+    def save(self):
+        if self._stream == b"QEVMsave":
+            import faulthandler
+            faulthandler._sigsegv()
+        return super().save()
+
 
 class Target(ScriptedTarget):
     def __init__(self, name, subject):
@@ -212,6 +218,18 @@ def test_a_fatal_signal_is_told_with_its_place(installed: Installed) -> None:
     finding = describe_death(out, 0, code)
     assert finding is not None
     assert finding.signature == "clean-error:SIGSEGV at loaders.py:load"
+
+
+def test_a_death_while_oracles_look_closer_is_not_said_to_be_in_a_load(
+    installed: Installed,
+) -> None:
+    out, path = lay_out(installed, (b"QEVMsave",), target="deadly")
+    _, code, _ = run(installed, path)
+    finding = describe_death(out, 0, code)
+    assert finding is not None
+    assert finding.input.stream == b"QEVMsave"
+    assert finding.signature == "clean-error:SIGSEGV at loaders.py:save"
+    assert "after a load, while oracles looked closer at loaders.py:save" in finding.violation.title
 
 
 def test_a_claim_on_memory_beyond_all_reason_is_refused_and_the_worker_goes_on(

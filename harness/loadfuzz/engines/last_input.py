@@ -2,9 +2,10 @@
 
 A loader may take its process with it: a signal, ``os._exit``, the kernel's
 out-of-memory killer.  So each input is written to a small memory-mapped file
-before it is run and marked as done afterwards; two copies of some kB, no system
-call.  From what a dead worker left, :func:`describe_death` makes the finding,
-or says that no load was under way and the death is our own fault.
+before it is run, marked when it has been run, and again when it has been judged;
+two copies of some kB, no system call.  From what a dead worker left,
+:func:`describe_death` makes the finding, or says that no input was under way and
+the death is our own fault.
 """
 
 import mmap
@@ -36,6 +37,16 @@ _AT_STREAM: Final = _AT_BATCH + _BATCH_SIZE_MAX
 _SIZE: Final = _AT_STREAM + STREAM_SIZE_MAX
 _IDLE: Final = 0
 _RUNNING: Final = 1
+_JUDGING: Final = 2
+
+_WHERE: Final = {
+    _RUNNING: "inside a load",
+    _JUDGING: "after a load, while oracles looked closer",
+}
+_EXPECTED: Final = {
+    _RUNNING: "the stream is accepted, or refused with a LoadError",
+    _JUDGING: "what was loaded can be looked at, saved and loaded again",
+}
 
 _LIBFUZZER_TIMEOUT: Final = 70
 _LIBFUZZER_OUT_OF_MEMORY: Final = 71
@@ -83,6 +94,10 @@ class LastInput:
         view[_AT_STREAM : _AT_STREAM + size] = stream if size == len(stream) else stream[:size]
         view[_AT_LENGTH:_AT_BATCH_LENGTH] = (size | executions << 64).to_bytes(16, "little")
         view[0] = _RUNNING
+
+    def loaded(self) -> None:
+        """It has been run, and is about to be judged."""
+        self._map[0] = _JUDGING
 
     def end(self) -> None:
         """It has been run and judged."""
@@ -139,8 +154,9 @@ def describe_death(
         data = (folder / NAME).read_bytes()
     except OSError:
         return None
-    if len(data) != _SIZE or data[0] != _RUNNING:
+    if len(data) != _SIZE or data[0] not in _WHERE:
         return None
+    state = data[0]
     numbers = [
         int.from_bytes(data[at : at + 8], "little")
         for at in (_AT_LENGTH, _AT_EXECUTIONS, _AT_BATCH_LENGTH)
@@ -155,7 +171,7 @@ def describe_death(
     frames = _frames_in(folder / STACK_NAME)
     place = frames[-1].rpartition(":")[0] if frames else ""
     execution = Execution(
-        kind, Depth.NOTHING, escape=Escape(cause, "the process ended inside a load", frames)
+        kind, Depth.NOTHING, escape=Escape(cause, f"the process ended {_WHERE[state]}", frames)
     )
     where = f" at {place}" if place else ""
     return Finding(
@@ -163,8 +179,8 @@ def describe_death(
         input=Input(stream),
         violation=Violation(
             _ORACLES[kind],
-            f"{cause} ended the process inside a load{where}",
-            "the stream is accepted, or refused with a LoadError",
+            f"{cause} ended the process {_WHERE[state]}{where}",
+            _EXPECTED[state],
             " < ".join((cause, *reversed(frames))),
             f"{cause}{where}" if kind is ExitKind.CRASHED else f"process ended{where}",
         ),
@@ -212,10 +228,14 @@ def _frames_in(path: Path) -> tuple[str, ...]:
         if not comma or not found:
             continue
         frames.append(f"{os.path.basename(where)}:{name}:{number}")
-        if name == "guarded_load":
+        if name in _GUARDS:
             frames.pop()
             break
     return tuple(reversed(frames[:_FRAMES_MAX]))
+
+
+_GUARDS: Final = frozenset({"guarded_load", "guarded_call"})
+"""Functions of ours that call the target's; see :mod:`loadfuzz.executors.guard`."""
 
 
 def _first_stack(lines: Iterable[str]) -> Iterable[str]:

@@ -125,6 +125,7 @@ class Session:
         trial = self._executor.execute(Input(stream))
         if trial.execution.kind is ExitKind.TIMED_OUT:
             trial = self.judge.settle(trial)
+        self._last_input.loaded()
         tally.count(trial.execution)
         seen = self.novelty.observe(trial.execution)
         if seen.fresh:

@@ -88,13 +88,17 @@ class Answer:
     usage: bool = False
 
 
-def run_once(target: Target, watchdog: Watchdog, item: Input, number: int) -> Run:
+def run_once(
+    target: Target, watchdog: Watchdog, item: Input, number: int, last_input: LastInput
+) -> Run:
     """Run ``item`` in a fresh loader and have it judged.
 
     Raises:
         InfraError: the target has no working loader.
     """
+    last_input.begin(item.stream, number)
     trial = InProcessExecutor(target, watchdog).execute(item)
+    last_input.loaded()
     violations: list[Violation] = []
     faults: list[str] = []
     for oracle in ALL:
@@ -136,8 +140,7 @@ def run_all(request: Request, channel: Channel) -> None:
         Watchdog(batch.load_timeout_s) as watchdog,
     ):
         for number in range(request.first, request.last):
-            last_input.begin(item.stream, number)
-            run = run_once(target, watchdog, item, number)
+            run = run_once(target, watchdog, item, number, last_input)
             last_input.end()
             channel.send(codec.encode(Answer(run)) + b"\n")
 
