@@ -18,7 +18,7 @@ ENTRIES_MAX: Final = 1 << 17
 """Field and subsection objects in one description; pc has a few thousand."""
 STATES_MAX: Final = 1 << 16
 """Structs that a machine built from it may have, arrays multiplied out."""
-EMPTY_MAX: Final = 256
+EMPTY_MAX: Final = 32
 """Elements of no bytes that one device may have, arrays multiplied out: real ones
 have a few (a buffer that is empty now).  Nothing in the stream pays for them, each
 time that a section of the device comes."""
