@@ -248,3 +248,9 @@ def test_a_picture_fits_the_report() -> None:
 
 def test_an_empty_stream_has_a_picture_too() -> None:
     assert picture(b"", [(0, 0)])
+
+
+def test_a_splice_behind_the_end_of_its_parent_is_refused() -> None:
+    for start, end in ((41, 41), (40, 41)):
+        with pytest.raises(ValueError, match="does not fit its parent"):
+            changed([Mutation("m", "", (Splice(start, end, b""),))], 40)

@@ -36,6 +36,8 @@ def changed(mutations: Iterable[Mutation], parent_size: int) -> list[tuple[int, 
     # One more byte at its end, for what was removed there.
     marks = bytes(parent_size + 1)
     for mutation in mutations:
+        if any(item.end >= len(marks) for item in mutation.splices):
+            raise ValueError("a splice does not fit its parent")
         marks = splice(marks, [
             Splice(item.start, item.end, bytes([_WRITTEN]) * len(item.replacement))
             for item in mutation.splices
