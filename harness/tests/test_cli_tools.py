@@ -1,9 +1,10 @@
 """``loadfuzz targets`` and ``loadfuzz doctor``."""
 
 import os
+import re
 import stat
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, metadata
 from pathlib import Path
 
 import msgspec
@@ -99,6 +100,14 @@ def test_doctor_says_what_a_missing_atheris_costs(monkeypatch: pytest.MonkeyPatc
     assert (check.state, check.found) == (State.MISSING, "ModuleNotFoundError: no atheris")
     assert "native engine" in check.costs
     assert "pip install" in check.get
+
+
+def test_doctor_speaks_only_of_extras_that_there_are() -> None:
+    offered = set(metadata("loadfuzz").get_all("Provides-Extra") or ())
+    for check in examine():
+        named = set(re.findall(r"loadfuzz\[(\w+)\]", check.get))
+        assert named <= offered
+        assert check.name not in {"distributed", "matplotlib"}
 
 
 def test_a_program_that_never_answers_does_not_hold_up_doctor(

@@ -8,8 +8,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Final
 
 from loadfuzz import __version__
@@ -60,9 +58,6 @@ def examine() -> list[Check]:
         _cores(),
         _atheris(),
         *_qemus(),
-        _package("qemu.qmp", "qemu.qmp", "driving a QEMU by QMP", "qemu"),
-        _package("distributed", "distributed", "campaigns on a cluster", "cluster"),
-        _package("matplotlib", "matplotlib", "figures in reports", "report"),
         _kvm(),
         _space("temporary space", tempfile.gettempdir()),
         _space("space here", os.curdir),
@@ -136,19 +131,6 @@ def _qemus() -> list[Check]:
             checks.append(Check(name, State.MISSING, f"{path} does not run: {first}",
                                 "this binary cannot be used", "reinstall it"))  # fmt: skip
     return checks
-
-
-def _package(name: str, module: str, use: str, extra: str) -> Check:
-    try:
-        there = find_spec(module) is not None
-    except ModuleNotFoundError:
-        there = False
-    if not there:
-        return Check(name, State.MISSING, "not installed", use, f"pip install 'loadfuzz[{extra}]'")
-    try:
-        return Check(name, State.OK, version(name))
-    except PackageNotFoundError:
-        return Check(name, State.OK, "of unknown version")
 
 
 def _kvm() -> Check:
