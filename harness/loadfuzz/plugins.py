@@ -60,11 +60,6 @@ def find(group: str, points: Iterable[EntryPoint] | None = None) -> dict[str, Pl
     return dict(sorted(found.items()))
 
 
-def target_names() -> tuple[str, ...]:
-    """Names of all targets."""
-    return tuple(find(TARGETS))
-
-
 def check_target_name(name: str, known: dict[str, Plugin] | None = None) -> Plugin:
     """The plug-in behind a target's name, without importing it.
 
