@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.execution import Execution
 from loadfuzz.inputs import Input
 from loadfuzz.mutation import Mutation
@@ -59,6 +60,7 @@ class Finding:
         worker: index of the worker.
         executions: of that worker when it was found.
         reliability: of (n) re-runs in a fresh executor, (k) did it again.
+        load_timeout_s: CPU seconds after which a load counted as a hang.
     """
 
     target: str
@@ -72,6 +74,7 @@ class Finding:
     worker: int = 0
     executions: int = 0
     reliability: tuple[int, int] = field(default=(0, 0))
+    load_timeout_s: float = LOAD_TIMEOUT_S
 
     @property
     def signature(self) -> str:

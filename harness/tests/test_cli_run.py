@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from loadfuzz.inputs import STREAM_SIZE_MAX
+from loadfuzz.repro.folder import read_finding
 from loadfuzz.testing.installed import Installed, install_target
 from loadfuzz.testing.scripted import OPEN_VARIABLE, SEEDS_VARIABLE
 
@@ -38,7 +39,7 @@ def test_a_clean_run_ends_with_0_and_a_folder(installed: Installed) -> None:
     assert started["format_version"] == 1
     assert started["settings"] == {
         "target": "scripted", "engine": "native", "seed": 3, "workers": 1, "seconds": None,
-        "executions": 60, "seeds": [],
+        "executions": 60, "seeds": [], "load_timeout_s": 2.0,
     }  # fmt: skip
     assert installed.run(*SHORT).stdout.count("scripted-002") == 2
 
@@ -123,6 +124,22 @@ def test_a_target_that_kills_its_process_is_a_finding_and_the_run_goes_on(
 def test_what_the_target_prints_does_not_get_among_the_events(installed: Installed) -> None:
     value = installed.json(*SHORT, **{SEEDS_VARIABLE: "QEVMP"})
     assert (value["executions"], value["warnings"]) == (60, [])
+
+
+def test_how_long_a_load_may_take_can_be_said(installed: Installed) -> None:
+    run = ("run", "scripted", "--engine", "native", "--workers", "1", "--execs", "5", "--out", "o")
+    value = installed.json(*run, "--load-timeout", "120ms", **{SEEDS_VARIABLE: "QEVMa,QEVMH"})
+    batch = json.loads((installed.folder / "o" / "worker-0" / "batch.json").read_text())
+    assert batch["load_timeout_s"] == 0.12
+    findings = value["findings"]
+    assert isinstance(findings, list)
+    assert [finding["oracle"] for finding in findings] == ["no-hang"]
+    # A replay gives loads as much time as they had.
+    folder = installed.folder / findings[0]["folder"]
+    assert read_finding(folder).load_timeout_s == 0.12
+    done = installed.run(*run, "--load-timeout", "1h")
+    assert done.returncode == 2
+    assert "--load-timeout must be 0.05 s to 10 s, not 3600" in done.stderr
 
 
 # -- seeds -----------------------------------------------------------------------------------

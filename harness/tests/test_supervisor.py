@@ -290,7 +290,13 @@ def replaying(times: int) -> Callable[..., object]:
     """A replay in which so many of the runs show it again."""
 
     async def replay(
-        target: str, item: Input, runs: int, *, wanted: Violation, tell: Callable[[Run], None]
+        target: str,
+        item: Input,
+        runs: int,
+        *,
+        wanted: Violation,
+        tell: Callable[[Run], None],
+        load_timeout_s: float,
     ) -> Replayed:
         made = [
             Run(number, ExitKind.CRASHED, Depth.NOTHING, "", (wanted,) * (number < times))

@@ -7,6 +7,11 @@ addressed, so a batch that runs twice does no harm.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+LOAD_TIMEOUT_S: Final = 2.0
+"""CPU seconds after which a load counts as a hang, where nobody says otherwise: streams
+are small, and a good loader takes milliseconds."""
 
 
 class Engine(StrEnum):
@@ -45,7 +50,7 @@ class Batch:
     seconds: float | None
     executions: int | None
     dear_share: int = 128
-    load_timeout_s: float = 2.0
+    load_timeout_s: float = LOAD_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)

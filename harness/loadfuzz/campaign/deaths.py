@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from loadfuzz import events
-from loadfuzz.campaign.batch import Batch
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Batch
 from loadfuzz.campaign.folder import CampaignFolder
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.children import Exit
@@ -31,7 +31,8 @@ CONFIRMATIONS: Final = 3
 """Re-runs of an input that ended a worker."""
 CONFIRM_TIMEOUT_S: Final = 20.0
 """Time for them all; a crash is kept in any case.  Where a worker was stuck, a first re-run
-that uses it all up is stuck too: a load has some seconds of CPU at most."""
+that uses it all up is stuck too: a load has some seconds of CPU at most.  Where loads
+may take longer than usual, so may this."""
 
 _FROM_OUTSIDE: Final = frozenset(
     {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
@@ -150,11 +151,12 @@ async def _confirm(finding: Finding, *, stuck: bool) -> Finding:
         stuck: it is a load that did not end.
     """
     runs: list[Run] = []
+    patience = max(finding.load_timeout_s / LOAD_TIMEOUT_S, 1)
     try:
-        async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+        async with asyncio.timeout(CONFIRM_TIMEOUT_S * patience):
             await replay(
                 finding.target, finding.input, CONFIRMATIONS,
-                wanted=finding.violation, tell=runs.append,
+                wanted=finding.violation, tell=runs.append, load_timeout_s=finding.load_timeout_s,
             )  # fmt: skip
     except TimeoutError:
         if stuck and not runs:

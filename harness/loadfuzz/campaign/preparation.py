@@ -97,6 +97,7 @@ class Preparation:
             own_seeds=not self._settings.seeds,
             given=tuple(self._given.items()),
             try_atheris=self._settings.engine is not Engine.NATIVE,
+            load_timeout_s=self._settings.load_timeout_s,
         )
         killed = unfit = 0
         while killed <= RESTARTS_MAX and unfit <= RESTARTS_MAX:

@@ -18,6 +18,7 @@ import msgspec
 
 from loadfuzz import codec
 from loadfuzz.abc import Target
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.campaign.seeding import check_stream
 from loadfuzz.channel import Channel
 from loadfuzz.errors import InfraError, LoadfuzzError, UsageError
@@ -30,9 +31,9 @@ from loadfuzz.inputs import Input, Seed, digest_of
 from loadfuzz.plugins import load_target
 from loadfuzz.storage import Corpus, explain, write_atomic
 
-LOAD_TIMEOUT_S: Final = 5.0
-"""CPU seconds one seed may take: more than a worker allows, so that a seed is
-not refused here that a worker would run."""
+LOAD_TIMES: Final = 2.5
+"""One seed may take so many times what a load may: more than a worker allows, so
+that a seed is not refused here that a worker would run."""
 MACHINE: Final = "machine"
 """Folder beside the corpus for the stream that the target was fitted to: entries of
 the corpus come and go, and every worker needs this one."""
@@ -50,6 +51,7 @@ class Request:
         try_atheris: say whether Atheris can be imported.
         skip: names of seeds that were tried before.
         one_by_one: fit the target to each seed alone, since to all it failed.
+        load_timeout_s: CPU seconds after which a load counts as a hang.
     """
 
     target: str
@@ -59,6 +61,7 @@ class Request:
     try_atheris: bool
     skip: tuple[str, ...] = ()
     one_by_one: bool = False
+    load_timeout_s: float = LOAD_TIMEOUT_S
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="message"):
@@ -206,7 +209,7 @@ def prepare(request: Request, channel: Channel) -> None:
                 raise explain(error, f"writing a seed to {request.corpus}") from error
             seeds[seed.name] = digest_of(seed.stream)
     seeds.update(request.given)
-    with Watchdog(LOAD_TIMEOUT_S) as watchdog:
+    with Watchdog(request.load_timeout_s * LOAD_TIMES) as watchdog:
         if request.given:
             given = _seeds_in(corpus, request.given)
             fitted, unfit = _fit(target, given, request, watchdog, channel)

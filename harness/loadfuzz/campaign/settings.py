@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.campaign.batch import Engine
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Engine
 from loadfuzz.errors import UsageError
 
 TIME_DEFAULT_S: Final = 60.0
@@ -13,6 +13,11 @@ TIME_MAX_S: Final = 366 * 86_400.0
 """Longest budget; beyond it timers of the event loop lose their precision."""
 WORKERS_MAX: Final = 256
 """Most workers of one supervisor; one reads all their events."""
+LOAD_TIMEOUT_MIN_S: Final = 0.05
+"""Shortest limit of a load: below it the watchdog's ticks are too coarse to tell."""
+LOAD_TIMEOUT_MAX_S: Final = 10.0
+"""Longest: a worker confirms a hang several times over, and the supervisor must hear of it
+before it takes the worker for stuck."""
 SEED_BITS: Final = 63
 """Seeds fit into the signed 64-bit integers of every tool that may read them."""
 
@@ -32,6 +37,7 @@ class Settings:
             no limit.
         seeds: paths of files and directories to start from; the target's own
             when empty.
+        load_timeout_s: CPU seconds after which one load counts as a hang.
     """
 
     target: str
@@ -41,6 +47,7 @@ class Settings:
     seconds: float | None
     executions: int | None
     seeds: tuple[str, ...] = ()
+    load_timeout_s: float = LOAD_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= WORKERS_MAX:
@@ -49,6 +56,11 @@ class Settings:
             raise UsageError(f"--time must be more than 0 s and at most a year, not {self.seconds}")
         if self.executions is not None and self.executions < 1:
             raise UsageError(f"--execs must be 1 or more, not {self.executions}")
+        if not LOAD_TIMEOUT_MIN_S <= self.load_timeout_s <= LOAD_TIMEOUT_MAX_S:
+            raise UsageError(
+                f"--load-timeout must be {LOAD_TIMEOUT_MIN_S} s to {LOAD_TIMEOUT_MAX_S:.0f} s, "
+                f"not {self.load_timeout_s}"
+            )
         if not 0 <= self.seed < 1 << SEED_BITS:
             raise UsageError(f"--seed must be 0 to 2^{SEED_BITS} - 1, not {self.seed}")
 

@@ -283,6 +283,7 @@ class Supervisor:
             seed=Rng(settings.seed).child(name).seed,
             seconds=seconds,
             executions=executions,
+            load_timeout_s=settings.load_timeout_s,
         )
 
     async def _run_worker(self, slot: _Slot, batch: Batch) -> Exit:

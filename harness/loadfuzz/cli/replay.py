@@ -72,12 +72,14 @@ class Subject:
 def command(path: Path, target: str | None, runs: int, as_json: bool) -> int:
     """See the help text above."""
     # Late, so that --help waits for none of it.
+    from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
     from loadfuzz.plugins import check_target_name
     from loadfuzz.repro.replay import replay
 
     subject = _read(path, target)
     check_target_name(subject.target)
-    wanted = subject.finding.violation if subject.finding is not None else None
+    found = subject.finding
+    wanted = found.violation if found is not None else None
     if not as_json:
         _print_head(path, subject)
     printer = _Printer(wanted)
@@ -88,6 +90,7 @@ def command(path: Path, target: str | None, runs: int, as_json: bool) -> int:
             runs,
             wanted=wanted,
             tell=(lambda run: None) if as_json else printer,
+            load_timeout_s=LOAD_TIMEOUT_S if found is None else found.load_timeout_s,
         )
     )
     if as_json:

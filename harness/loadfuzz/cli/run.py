@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loadfuzz.campaign.batch import Engine
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Engine
 from loadfuzz.campaign.settings import (
     SEED_BITS,
     TIME_DEFAULT_S,
@@ -64,6 +64,15 @@ Exit codes:
     "--execs", type=number_within(1, 10**15), metavar="N", help="Stop after N executions."
 )
 @click.option(
+    "--load-timeout",
+    type=duration_s,
+    default=f"{LOAD_TIMEOUT_S:.0f}s",
+    metavar="TIME",
+    help="CPU time after which one load counts as a hang (default: "
+    f"{LOAD_TIMEOUT_S:.0f}s; 50ms to 10s). Raise it where good streams take long, "
+    "lower it to find slow loads.",
+)
+@click.option(
     "--workers",
     type=number_within(1, WORKERS_MAX),
     metavar="N",
@@ -107,6 +116,7 @@ def command(
     target: str,
     seconds: float | None,
     execs: int | None,
+    load_timeout: float,
     workers: int | None,
     seed: int | None,
     engine: str,
@@ -135,6 +145,7 @@ def command(
         seconds=seconds,
         executions=execs,
         seeds=tuple(map(str, seeds)),
+        load_timeout_s=load_timeout,
     )
     folder = open_folder(out, target)
     return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)

@@ -204,6 +204,7 @@ class Judge:
             worker=batch.worker,
             executions=executions,
             reliability=self._reliability(oracle, violation.signature, trial.input),
+            load_timeout_s=batch.load_timeout_s,
         )
         try:
             folder = self._write(self._out, finding)

@@ -188,6 +188,7 @@ def describe_death(
         seed=batch.seed,
         worker=worker,
         executions=executions,
+        load_timeout_s=batch.load_timeout_s,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from loadfuzz import codec
 from loadfuzz.abc import Oracle, Target
-from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Batch, Engine
 from loadfuzz.channel import Channel
 from loadfuzz.engines.judging import alarm_of
 from loadfuzz.engines.last_input import STACK_NAME, LastInput
@@ -42,6 +42,7 @@ class Request:
         stream, delivery: the input.
         first, last: numbers of the first run and the one behind the last.
         folder: for what is left behind by a death.
+        load_timeout_s: CPU seconds after which a load counts as a hang.
     """
 
     target: str
@@ -50,6 +51,7 @@ class Request:
     first: int
     last: int
     folder: str
+    load_timeout_s: float = LOAD_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,10 @@ def run_all(request: Request, channel: Channel) -> None:
         LoadfuzzError: the target cannot be imported or opened.
     """
     item = Input(request.stream, request.delivery)
-    batch = Batch(request.target, Engine.NATIVE, request.folder, 0, 0, None, None)
+    batch = Batch(
+        request.target, Engine.NATIVE, request.folder, 0, 0, None, None,
+        load_timeout_s=request.load_timeout_s,
+    )  # fmt: skip
     target = load_target(request.target)
     with (
         LastInput(Path(request.folder), batch) as last_input,

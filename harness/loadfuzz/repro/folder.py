@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz import __version__, codec
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import Execution
 from loadfuzz.findings import Finding, Violation, folder_name
@@ -58,6 +59,7 @@ class Manifest:
         worker: that found it.
         executions: of that worker when it did.
         reliability: (did it again, tries) in a fresh loader.
+        load_timeout_s: CPU seconds after which a load counted as a hang.
     """
 
     format_version: int
@@ -76,6 +78,7 @@ class Manifest:
     worker: int
     executions: int
     reliability: tuple[int, int]
+    load_timeout_s: float = LOAD_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ def write_finding(out: Path, finding: Finding) -> str | None:
         worker=finding.worker,
         executions=finding.executions,
         reliability=finding.reliability,
+        load_timeout_s=finding.load_timeout_s,
     )
     files = {
         INPUT: finding.input.stream,
@@ -158,6 +162,7 @@ def read_finding(folder: Path) -> Finding:
         worker=manifest.worker,
         executions=manifest.executions,
         reliability=manifest.reliability,
+        load_timeout_s=manifest.load_timeout_s,
     )
 
 

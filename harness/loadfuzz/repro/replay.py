@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz import codec
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.children import Exit, spawn
 from loadfuzz.engines.last_input import describe_death
 from loadfuzz.errors import InfraError, UsageError
@@ -24,7 +25,7 @@ from loadfuzz.repro.again import Answer, Request, Run
 RUNS_MAX: Final = 1000
 """Most runs of one request: beyond it a percentage does not change any more."""
 SILENCE_MAX_S: Final = 60.0
-"""Longest time one run may take with all its oracles; a load itself has 2 s of CPU."""
+"""Longest time one run may take with all its oracles; a load itself has some seconds of CPU."""
 
 _HANG: Final = "no-hang"
 """Oracle whose place is wherever the load happened to be interrupted."""
@@ -61,11 +62,14 @@ def shows(run: Run, wanted: Violation | None) -> bool:
 class _Replay:
     """One replay; for one use."""
 
-    def __init__(self, target: str, item: Input, runs: int, folder: Path) -> None:
+    def __init__(
+        self, target: str, item: Input, runs: int, folder: Path, load_timeout_s: float
+    ) -> None:
         self._target = target
         self._item = item
         self._runs = runs
         self._folder = folder
+        self._load_timeout_s = load_timeout_s
         self._done: list[Run] = []
         self._failure: Answer | None = None
         self._patience: asyncio.Timeout | None = None
@@ -95,7 +99,7 @@ class _Replay:
     async def _run_process(self, command: Sequence[str]) -> tuple[Exit, bool]:
         request = Request(
             self._target, self._item.stream, self._item.delivery, len(self._done), self._runs,
-            str(self._folder),
+            str(self._folder), self._load_timeout_s,
         )  # fmt: skip
         path = self._folder / "request.json"
         path.write_bytes(codec.encode(request))
@@ -130,6 +134,7 @@ async def replay(
     *,
     wanted: Violation | None = None,
     tell: Callable[[Run], None] = lambda run: None,
+    load_timeout_s: float = LOAD_TIMEOUT_S,
     command: Sequence[str] = (sys.executable, "-m", "loadfuzz.repro.again"),
 ) -> Replayed:
     """Run ``item`` again.  Cancellation ends the child process.
@@ -140,6 +145,7 @@ async def replay(
         runs: how often, 1 to :data:`RUNS_MAX`; each in a fresh loader.
         wanted: the violation that is looked for; any when ``None``.
         tell: hears each run as it is done.
+        load_timeout_s: CPU seconds after which a load counts as a hang.
         command: starts the process; the request's path is appended.
 
     Raises:
@@ -147,5 +153,6 @@ async def replay(
         UsageError: there is no such target.
     """
     with tempfile.TemporaryDirectory(prefix="loadfuzz-") as folder:
-        done = await _Replay(target, item, runs, Path(folder)).run(command, tell)
+        again = _Replay(target, item, runs, Path(folder), load_timeout_s)
+        done = await again.run(command, tell)
     return Replayed(done, wanted)
