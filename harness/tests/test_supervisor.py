@@ -22,6 +22,7 @@ from loadfuzz.campaign.folder import CampaignFolder, open_folder
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.supervisor import Supervisor
 from loadfuzz.campaign.totals import Totals
+from loadfuzz.children import LINE_SIZE_MAX
 from loadfuzz.clock import ManualClock
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.events import Event
@@ -183,6 +184,14 @@ def test_what_a_worker_prints_beside_events_is_a_warning_and_no_crash(tmp_path: 
     assert len(warnings) == module.GARBAGE_SHOWN_MAX
     assert "worker 0 sent a line that is no event" in warnings[0]
     assert "b'hello'" in warnings[0]
+    assert stage.totals.executions == 3
+
+
+def test_a_line_that_is_too_long_to_be_read_is_a_warning(tmp_path: Path) -> None:
+    program = f"print('x' * {3 * LINE_SIZE_MAX}, flush=True); end(3)"
+    stage = Stage(tmp_path, program, executions=3).run()
+    (warning,) = stage.heard.warnings()
+    assert "worker 0 sent lines longer than any event (1)" in warning
     assert stage.totals.executions == 3
 
 

@@ -300,6 +300,11 @@ class Supervisor:
                 return await self._outlast(slot, child)
             finally:
                 slot.child = None
+                if child.lines_too_long:
+                    self._tell(events.MachineryWarning(
+                        f"worker {slot.index} sent lines longer than any event "
+                        f"({child.lines_too_long}), which were not read"
+                    ))  # fmt: skip
 
     async def _outlast(self, slot: _Slot, child: Child) -> Exit:
         """Wait for a worker's end, or bring it about when it is time."""
