@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadfuzz.abc import Mutable
+from loadfuzz.abc import Mutable, Mutator
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.mutation import Mutation, Splice, apply, splice
 from loadfuzz.mutators import ALL
@@ -54,8 +54,7 @@ def test_children_of_a_damaged_stream_replay_too(seed: int, at: int, junk: bytes
 
 
 @pytest.mark.parametrize("operator", ALL, ids=lambda operator: operator.name)
-def test_every_operator_finds_a_place_in_a_full_stream(operator: object, full: bytes) -> None:
-    assert hasattr(operator, "mutate")
+def test_every_operator_finds_a_place_in_a_full_stream(operator: Mutator, full: bytes) -> None:
     machine = full_machine()
     assert machine.ram is not None
     subject = mutable(full, full)
@@ -87,8 +86,8 @@ def test_swarms_differ_from_seed_to_seed_and_from_time_to_time(full: bytes) -> N
     subject = mutable(b"QEVM" + bytes(60))
     stretches = set()
     for _ in range(5):
-        drawn = [stack.child(subject, rng)[1] for _ in range(SWARM_CHILDREN)]
-        stretches.add(frozenset(m.operator for records in drawn for m in records))
+        records = [stack.child(subject, rng)[1] for _ in range(SWARM_CHILDREN)]
+        stretches.add(frozenset(m.operator for record in records for m in record))
     assert len(stretches) > 1
 
 
