@@ -84,6 +84,7 @@ def test_commands_are_traced() -> None:
         "qemu_loadvm_state_section 8",
         "loadvm_process_command com=0x2 len=4",
         "qemu_loadvm_state_section_command 0",
+        "qemu_loadvm_state_post_main 0",
     ]
 
 
