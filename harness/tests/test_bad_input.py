@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from loadfuzz.abc import Target
 from loadfuzz.cli.main import run_cli
 from loadfuzz.corpus import manifest as manifests
+from loadfuzz.plugins import load_target
 from savevm.board import none_machine, small_machine
 from savevm.document import Consistency, Document
 from savevm.save import save_to_bytes
@@ -40,6 +42,11 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 
 NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def reference() -> Target:
+    return load_target("reference")
 
 
 @pytest.fixture
@@ -321,7 +328,11 @@ def test_seeds_are_not_written_among_other_files(cli: Cli, tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_seeds_are_not_written_where_nobody_may(cli: Cli, unreadable: Path) -> None:
+def test_seeds_are_not_written_where_nobody_may(
+    reference: Target, cli: Cli, unreadable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What says which targets are installed may be in a folder of root's, too.
+    monkeypatch.setattr("loadfuzz.cli.seeds.load_target", lambda name: reference)
     code, _, err = cli("seeds", "make", "--out", unreadable / "corpus")
     assert code == USAGE
     assert "--out" in err

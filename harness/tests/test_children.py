@@ -82,7 +82,9 @@ def test_a_child_has_no_stdin_and_leads_a_session_of_its_own() -> None:
 
 
 def test_a_child_is_dead_when_its_block_is_left() -> None:
-    program = "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(1000)"
+    program = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN);print(flush=True); time.sleep(1000)"
+    )
 
     async def body() -> int:
         ready = asyncio.Event()

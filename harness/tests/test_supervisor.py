@@ -177,7 +177,7 @@ def test_what_a_worker_prints_beside_events_is_a_warning_and_no_crash(tmp_path: 
         "print(json.dumps({'event': 'progress'}))\n"
         'print(\'{"event": "campaign-ended", "executions": 1, "seconds": 1.0, "corpus": 1,'
         ' "findings": 0, "reason": ""}\')\n'
-        "sys.stdout.buffer.write(b'\\xff\\xfe\\n'); end(3)"
+        "sys.stdout.flush(); sys.stdout.buffer.write(b'\\xff\\xfe\\n'); end(3)"
     )
     stage = Stage(tmp_path, program, executions=3).run()
     warnings = stage.heard.warnings()
