@@ -523,3 +523,9 @@ def test_a_worker_that_is_killed_inside_a_load_is_no_finding(installed: Installe
     value = json.loads(out)
     assert "somebody else did it" in value["warnings"][0]
     assert value["findings"] == []
+
+
+def test_a_target_named_behind_seeds_is_not_taken_for_a_missing_file(installed: Installed) -> None:
+    done = installed.run("run", "--seeds", "good.stream", "scripted", "--execs", "3")
+    assert done.returncode == 2
+    assert "--seeds took 'scripted' for a file" in done.stderr

@@ -2,6 +2,7 @@
 
 import errno
 from datetime import UTC, datetime, timedelta, timezone
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -195,5 +196,7 @@ def test_sizes_change_their_unit_where_qemu_does(size: int, text: str) -> None:
 def test_a_size_reads_back_within_its_rounding(size: int) -> None:
     text = human_readable_size(size)
     unit = 1024 ** (" KMGT".index(text[-1]) if text[-1] in "KMGT" else 0)
-    value = float(text.rstrip("KMGT")) * unit
-    assert abs(value - size) <= (unit // 2 if "." not in text else unit * 0.05)
+    # Exact arithmetic: a float's own rounding may lie beyond a bound that is met exactly.
+    value = Fraction(text.rstrip("KMGT")) * unit
+    rounding = Fraction(unit, 2) if "." not in text else Fraction(unit, 20)
+    assert abs(value - size) <= rounding

@@ -17,6 +17,7 @@ from loadfuzz.campaign.settings import (
     random_seed,
 )
 from loadfuzz.cli.params import ManyValues, duration_s, number_within
+from loadfuzz.errors import UsageError
 from loadfuzz.exitcodes import ExitCode
 
 if TYPE_CHECKING:
@@ -129,9 +130,16 @@ def command(
     """See the help text above."""
     # Late, so that --help waits for none of it.
     from loadfuzz.campaign.folder import open_folder
-    from loadfuzz.plugins import check_target_name
+    from loadfuzz.plugins import TARGETS, check_target_name, find
 
     check_target_name(target)
+    for path in seeds:
+        # --seeds takes all that follows it, and would set a target aside as a missing file.
+        if str(path) in find(TARGETS) and not path.exists():
+            raise UsageError(
+                f"--seeds took {str(path)!r} for a file; name the target before it: "
+                f"loadfuzz run {path} --seeds ..."
+            )
     if seconds is None and execs is None:
         seconds = TIME_DEFAULT_S
     workers = cores() if workers is None else workers
