@@ -229,15 +229,6 @@ STRICT: Final = Profile("strict")
 SEED: Final = Profile("seed", **dict.fromkeys(_ALL, True))
 
 
-def profile_named(name: str) -> Profile:
-    """Return the profile called ``name``.
-
-    Raises:
-        KeyError: there is no such profile.
-    """
-    return {"strict": STRICT, "seed": SEED}[name]
-
-
 def as_markdown() -> str:
     """The table of switches as ``docs/profiles.md`` shows it."""
     rows = [f"| `{s.name}` | {s.seed} | {s.strict} | {s.reason} |" for s in SWITCHES]

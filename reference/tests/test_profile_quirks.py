@@ -15,7 +15,7 @@ import pytest
 from savevm import SEED, STRICT, LoadError, Profile
 from savevm.load import load_from_bytes
 from savevm.machine import Machine
-from savevm.profile import SWITCHES, profile_named
+from savevm.profile import SWITCHES
 from savevm.qemufile import ChunkSource, QEMUFileReader
 from savevm.registry import CompatEntry, SaveVMHandlers
 from savevm.testing import (
@@ -297,13 +297,6 @@ def test_strict_turns_no_switch_and_the_seed_turns_all() -> None:
     assert Profile("strict") == STRICT
     assert all(getattr(SEED, switch.name) is True for switch in SWITCHES)
     assert not any(getattr(STRICT, switch.name) for switch in SWITCHES)
-
-
-def test_profiles_go_by_name() -> None:
-    assert profile_named("strict") is STRICT
-    assert profile_named("seed") is SEED
-    with pytest.raises(KeyError):
-        profile_named("lenient")
 
 
 # -- the thirteen quirks, in the order in which they are told -------------------------------------
