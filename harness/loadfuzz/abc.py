@@ -9,7 +9,7 @@ live loader.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
 ``loadfuzz.targets``, ours as anyone else's.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -123,6 +123,67 @@ class FitsSeeds(Protocol):
         """
 
 
+@runtime_checkable
+class HasTwin(Protocol):
+    """A target that knows a second loader for the same streams: optional."""
+
+    def twin(self) -> Target:
+        """Another implementation, or another release of this one: whatever the
+        stream, it must come to the same verdict and the same state."""
+
+
+@runtime_checkable
+class ChoosesOperators(Protocol):
+    """A target that is after some kinds of change only: optional."""
+
+    def operators(self) -> Mapping[str, int]:
+        """Weights by name of operator; those not named are not used.  A name that
+        ends in ``*`` stands for all that begin so."""
+
+
+@runtime_checkable
+class Accountable(Protocol):
+    """A subject that can say what it holds and what is broken: optional."""
+
+    def resources(self) -> Mapping[str, int]:
+        """How many there are now of what a load must not pile up, by name:
+        handlers, timers, heap blocks, threads, open files."""
+
+    def damages(self) -> Sequence[str]:
+        """What memory a load has overwritten that was not its own, by name of
+        the neighbour; empty when all redzones are whole.  Cheap: asked after
+        every execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRun:
+    """What came of letting the guest run after a load.
+
+    Attributes:
+        faults_loaded: what was impossible about the state as loaded.
+        faults_ran: what was impossible after the steps.
+        saved: the state after the steps, as a stream.
+    """
+
+    faults_loaded: tuple[str, ...]
+    faults_ran: tuple[str, ...]
+    saved: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What piles up when one stream is loaded again and again.
+
+    Attributes:
+        piled_up: names of resources, each with how many more every load leaves
+            behind, where that is not 0.
+        damages: as :meth:`Accountable.damages` after the loads.
+    """
+
+    piled_up: tuple[tuple[str, int], ...]
+    damages: tuple[str, ...]
+
+
 class Trial(Protocol):
     """One input and what the target did with it, for oracles to judge.
 
@@ -150,8 +211,39 @@ class Trial(Protocol):
     def saved(self) -> bytes:
         """What the subject saves after the load."""
 
+    def faults(self) -> tuple[str, ...]:
+        """What is impossible about the state as loaded
+        (:meth:`Subject.check_invariants`), before anything else was done to it."""
+
+    def damages(self) -> tuple[str, ...]:
+        """What the load broke (:meth:`Accountable.damages`); none for a subject
+        that cannot tell."""
+
+    def guest_run(self, steps: int) -> GuestRun:
+        """Let the guest run on from the loaded state, and look again.  For an
+        accepted input only."""
+
     def repeat(self, stream: bytes, delivery: Delivery) -> Outcome:
         """Load ``stream`` into a fresh subject, delivered in another way."""
+
+    def after(self, streams: Sequence[bytes]) -> Outcome:
+        """Load ``streams`` into a fresh subject, whatever becomes of them, and
+        then the input: what that came to."""
+
+    def at_start(self) -> bytes:
+        """What a fresh subject saves."""
+
+    def peak_bytes(self) -> int:
+        """Memory that Python took at the peak of loading the input into a fresh
+        subject, beyond what it had before."""
+
+    def growth(self) -> "Growth | None":
+        """What piles up when the input is loaded several times into one subject;
+        ``None`` for a subject that cannot tell."""
+
+    def at_twin(self) -> Outcome | None:
+        """The input at a fresh subject of :meth:`HasTwin.twin`; ``None`` for a
+        target without one.  Compare it with :meth:`repeat`."""
 
     def reload(self, stream: bytes) -> tuple[Outcome, bytes]:
         """Load ``stream`` into a fresh subject and save it again (``b""`` if refused)."""
@@ -173,12 +265,15 @@ class Oracle:
         judge: pure; ``None`` when the promise was kept or does not apply.
         cost: cheap ones see every execution.
         promise: one line: what a good loader does.
+        quick: of a dear oracle the part that costs nothing and sees every
+            execution; ``judge`` includes it.
     """
 
     name: str
     judge: Callable[[Trial], Violation | None]
     cost: Cost
     promise: str
+    quick: Callable[[Trial], Violation | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,10 @@ once, :meth:`MachineSubject.reset` writes it back into the same objects, and
 :meth:`MachineSubject.digest` computes nothing as long as all is as it was then.
 """
 
+import os
+import threading
+from collections.abc import Mapping, Sequence
+
 from loadfuzz.inputs import Delivery
 from loadfuzz_targets.baseline import Baseline
 from loadfuzz_targets.digest import digest_of_machine
@@ -39,6 +43,7 @@ class MachineSubject:
         self._baseline = Baseline(*machine.roots())
         self._memory = MemoryImage(machine.ram) if machine.ram is not None else None
         self._digest_at_start = digest_of_machine(machine)
+        self._nics_at_start = list(machine.nics)
 
     def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
         """Load ``stream`` as the machine's profile has it.
@@ -61,6 +66,7 @@ class MachineSubject:
     def reset(self) -> None:
         """Back to the state at the start."""
         self._baseline.restore()
+        self.machine.nics[:] = self._nics_at_start
         if self._memory is not None:
             self._memory.restore()
 
@@ -81,6 +87,23 @@ class MachineSubject:
     def step(self, count: int) -> None:
         """Let the guest run ``count`` steps."""
         self.machine.step(count)
+
+    def resources(self) -> Mapping[str, int]:
+        """What a load must not pile up (:class:`loadfuzz.abc.Accountable`)."""
+        machine = self.machine
+        return {
+            "handlers": len(machine.savevm.handlers),
+            "timers": len(machine.timers.timers),
+            "announced NICs": len(machine.nics),
+            "stop handlers": len(machine.stop_handlers),
+            "RAM blocks": len(machine.ram.blocks) if machine.ram is not None else 0,
+            "threads": threading.active_count(),
+            "open files": len(os.listdir("/proc/self/fd")),
+        }
+
+    def damages(self) -> Sequence[str]:
+        """Nothing: the reference has no memory that can be overrun."""
+        return ()
 
     def _as_at_start(self) -> bool:
         return not self._baseline.changed() and (

@@ -29,6 +29,10 @@ recursion's thousand frames tell no more."""
 MESSAGE_MAX: Final = 300
 """Characters of an exception's text that are kept; it may quote the stream."""
 
+HIDE: Final = "__tracebackhide__"
+"""A function with a local variable of this name is no place where something went
+wrong, as with pytest: a model of ``memcpy``, say, which many bugs have in common."""
+
 Ended: TypeAlias = tuple[ExitKind, Refusal | None, Escape | None, float]
 """How a load ended: kind, refusal, escape, CPU seconds."""
 
@@ -119,12 +123,12 @@ def _message_of(error: BaseException) -> str:
 
 
 def frames_of(trace: TracebackType | None) -> tuple[str, ...]:
-    """``file.py:function:line`` of the innermost frames of a traceback, ours and
-    the watchdog's left out."""
+    """``file.py:function:line`` of the innermost frames of a traceback; ours, the
+    watchdog's, and those of functions that ask for it left out."""
     frames: list[str] = []
     while trace is not None:
         code = trace.tb_frame.f_code
-        if code.co_filename not in _OURS:
+        if code.co_filename not in _OURS and HIDE not in code.co_varnames:
             frames.append(f"{basename(code.co_filename)}:{code.co_qualname}:{trace.tb_lineno}")
         trace = trace.tb_next
     return tuple(frames[-FRAMES_MAX:])

@@ -16,8 +16,8 @@ from savevm.errors import LoadError
 from savevm.qemufile import QEMUFileReader
 from savevm.ram.context import LoadContext
 from savevm.ram.items import PAGE_KINDS, RAM_SAVE_VERSION, RAMFlag, RAMItem, kind_name
-from savevm.ram.load_list import load_block_list
-from savevm.ram.load_page import load_page
+from savevm.ram.load_list import BlockListLoader
+from savevm.ram.load_page import PageLoader
 from savevm.ram.report import RunReport
 from savevm.ram.runs import RunReader
 from savevm.recording import NodeKind, Role
@@ -44,11 +44,11 @@ def ram_load(f: QEMUFileReader, opaque: Opaque, version_id: int) -> int:
         LoadError: the section is refused.
     """
     ram: RAMState = opaque
-    RAMLoader(f, ram).load(version_id)
+    ram.loader(f, ram).load(version_id)
     return 0
 
 
-class RAMLoader:
+class RAMLoader(BlockListLoader, PageLoader):
     """Loads one section.
 
     Args:
@@ -59,12 +59,16 @@ class RAMLoader:
     def __init__(self, f: QEMUFileReader, ram: "RAMState") -> None:
         ram.incoming.begin_section(f, staged=ram.staged)
         self._f = f
-        self._context = LoadContext(f, ram)
+        super().__init__(LoadContext(f, ram))
         self._report = None if f.recorder is None else RunReport(f.recorder, ram.page_size)
         # A trace of every field hears every page, in order: then pages are taken so too.
         # One that keeps to sections hears the pages that are not part of a regular run.
         runs = ram.decode_runs and not f.trace_fields
-        self._runs = RunReader(f, ram, self._report) if runs else None
+        self._runs = self.run_reader(ram) if runs else None
+
+    def run_reader(self, ram: "RAMState") -> RunReader:
+        """What takes regular items many at a time."""
+        return RunReader(self._f, ram, self._report)
 
     def load(self, version_id: int) -> None:
         """Load the items up to EOS.
@@ -72,7 +76,7 @@ class RAMLoader:
         Raises:
             LoadError: see :func:`ram_load`.
         """
-        f, context = self._f, self._context
+        f, context = self._f, self.context
         ret = 0
         try:
             if version_id != RAM_SAVE_VERSION:
@@ -99,7 +103,7 @@ class RAMLoader:
         kind = -1
         # Ends with the stream at the latest: every item takes eight bytes of it.
         while kind != RAMFlag.EOS:
-            self._context.at(())
+            self.context.at(())
             if self._runs is not None:
                 self._take_runs(self._runs)
             kind = self._load_item()
@@ -124,7 +128,7 @@ class RAMLoader:
         if recorder is None:
             return self._load_behind(f.get_be64(Role.RAM_HEADER), start)
         word = int.from_bytes(f.peek_buffer(_WORD_SIZE).ljust(_WORD_SIZE, b"\0"), "big")
-        flags = word & (self._context.page_size - 1)
+        flags = word & (self.context.page_size - 1)
         is_page = flags & ~RAMFlag.CONTINUE in PAGE_KINDS
         name = f"page {word - flags:#x}" if is_page else kind_name(flags)
         recorder.enter(NodeKind.RAM_ITEM, name, start, kind_name(flags))
@@ -138,14 +142,14 @@ class RAMLoader:
 
     def _load_behind(self, word: int, start: int) -> int:
         """Load what follows an item's word; return the item's kind."""
-        context = self._context
+        context = self.context
         flags = word & (context.page_size - 1)
         address = word - flags
         kind = flags & ~RAMFlag.CONTINUE
         if kind in PAGE_KINDS:
-            load_page(context, flags, address, start)
+            self.load_page(flags, address, start)
         elif kind == RAMFlag.MEM_SIZE:
-            load_block_list(context, address, start)
+            self.load_block_list(address, start)
             context.note(flags, "", 0)
         elif kind == RAMFlag.MULTIFD_FLUSH:
             context.note(flags, "", 0)

@@ -76,13 +76,15 @@ class RunReader:
         block = self._ram.incoming.last_block
         if block is None:
             return
-        if self._f.profile.ram_bound_is_max_length:
-            bound = block.max_length
-        else:
-            bound = block.used_length
+        bound = self.bound_of(block)
         # Ends with the stream at the latest: each round takes an item or stops.
         while self._batch(block, bound):
             pass
+
+    def bound_of(self, block: RAMBlock) -> int:
+        """The first address that is past the end of a block."""
+        seed = self._f.profile.ram_bound_is_max_length
+        return block.max_length if seed else block.used_length
 
     def _batch(self, block: RAMBlock, bound: int) -> bool:
         f, size = self._f, self._page_size

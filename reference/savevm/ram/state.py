@@ -17,7 +17,7 @@ from savevm.machine import Machine
 from savevm.ram.blocks import RAM_BLOCKS_MAX, RAMBlock, RAMList
 from savevm.ram.incoming import Incoming
 from savevm.ram.items import RAM_SAVE_VERSION
-from savevm.ram.load import ram_load
+from savevm.ram.load import RAMLoader, ram_load
 from savevm.ram.outgoing import XBZRLE_CACHE_PAGES, Outgoing
 from savevm.ram.pages import NoMemory
 from savevm.ram.runs import RunShape
@@ -68,6 +68,7 @@ class RAMState(RAMList):
     Attributes:
         incoming, outgoing: loads and saves under way.
         run_shape: how regular items of this page size lie behind each other.
+        loader: what loads one section.
 
     Raises:
         ValueError: no target has such pages, or they are too large for XBZRLE.
@@ -98,6 +99,7 @@ class RAMState(RAMList):
         self.incoming = Incoming()
         self.outgoing = Outgoing()
         self.run_shape = RunShape(page_size)
+        self.loader: type[RAMLoader] = RAMLoader
         self._before: _Before | None = None
 
     def register(self, machine: Machine) -> SaveStateEntry:

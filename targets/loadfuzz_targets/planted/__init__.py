@@ -6,7 +6,7 @@
 from typing import Final
 
 from loadfuzz_targets.planted.bug import PlantedBug
-from loadfuzz_targets.planted.manifest import BUGS, bug_named, rows
+from loadfuzz_targets.planted.manifest import BUGS, bug_named
 from loadfuzz_targets.planted.target import PlantedTarget
 
 TARGET: Final = PlantedTarget()
@@ -15,4 +15,4 @@ TARGET: Final = PlantedTarget()
 TARGETS: Final[dict[str, PlantedTarget]] = {bug.name: TARGET.variant(bug.name) for bug in BUGS}
 """Each bug alone, by its name."""
 
-__all__ = ["BUGS", "TARGET", "TARGETS", "PlantedBug", "PlantedTarget", "bug_named", "rows"]
+__all__ = ["BUGS", "TARGET", "TARGETS", "PlantedBug", "PlantedTarget", "bug_named"]

@@ -1,48 +1,78 @@
 """What a planted bug is: a row of the manifest and the parts it replaces.
 
-A bug lives in subclasses of the reference's own classes, never in the
-reference.  Two bugs may replace the same device, loader or reader: their
-classes are then combined, so each calls ``super()`` for what it leaves alone.
+A bug lives in subclasses of the reference's own classes and in replaced
+descriptions, never in the reference.  Its :attr:`~PlantedBug.plant` is called once
+for every machine, with a :class:`Site`: the canary it reports to and the C heap of
+that machine.  Two bugs may replace the same device, loader or reader: their classes
+are then combined, so each calls ``super()`` for what it leaves alone.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from loadfuzz.bench.truth import BugRow
+from loadfuzz_targets.planted.cmemory import Heap
+from loadfuzz_targets.planted.truth import Canary
 from savevm.devices.base import SimDevice
 from savevm.load import Loader
+from savevm.machine import Machine
 from savevm.qemufile import QEMUFileReader
+from savevm.ram.load import RAMLoader
 
 Kind = TypeVar("Kind")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """Where a bug is planted: one machine.
+
+    Attributes:
+        canary: what the bug reports to, ``site.canary.check(condition)``.
+        heap: the machine's C memory.
+    """
+
+    canary: Canary
+    heap: Heap
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a bug replaces; subclasses of the reference's own.
+
+    Attributes:
+        devices: by name on the board (:data:`savevm.board.DEVICES`).
+        loader: serves a load.
+        reader: reads the stream.
+        ram: loads a section of RAM.
+        prepare: is given the finished machine, for what no class decides.
+    """
+
+    devices: Mapping[str, type[SimDevice]] = dataclasses.field(default_factory=dict)
+    loader: type[Loader] | None = None
+    reader: type[QEMUFileReader] | None = None
+    ram: type[RAMLoader] | None = None
+    prepare: Callable[[Machine], None] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PlantedBug:
     """One bug.
 
     Attributes:
-        name: unique; on the command line as ``planted:NAME``.
-        bug_class: its class among the bugs that loaders really had, B01 to B46.
-        device: section it is in, ``*`` for all.
-        field: what of it is not checked or goes wrong.
-        trigger: the streams that show it, in a phrase.
-        oracle: name of the oracle that fires.
-        mirrors: the CVE or QEMU commit that it is modelled on.
-        devices: subclasses of the devices it replaces, by name on the board.
-        loader: subclass of the loader, if it replaces that.
-        reader: subclass of the reader, if it replaces that.
+        row: what is known of it.
+        plant: makes its parts for one machine.
+        example: makes a stream that triggers it.
     """
 
-    name: str
-    bug_class: str
-    device: str
-    field: str
-    trigger: str
-    oracle: str
-    mirrors: str
-    devices: Mapping[str, type[SimDevice]] = dataclasses.field(default_factory=dict)
-    loader: type[Loader] | None = None
-    reader: type[QEMUFileReader] | None = None
+    row: BugRow
+    plant: Callable[[Site], Parts]
+    example: Callable[[], bytes]
+
+    @property
+    def name(self) -> str:
+        """On the command line as ``planted:NAME``."""
+        return self.row.name
 
 
 def combined(base: type[Kind], parts: Iterable[type[Kind] | None]) -> type[Kind]:

@@ -19,13 +19,6 @@ BUGS: Final[tuple[PlantedBug, ...]] = (
     PEEK_ONCE,
 )
 
-COLUMNS: Final = ("name", "bug_class", "device", "field", "trigger", "oracle", "mirrors")
-
-
-def rows() -> list[dict[str, str]]:
-    """The manifest as data: one row a bug, :data:`COLUMNS` as keys."""
-    return [{column: getattr(bug, column) for column in COLUMNS} for bug in BUGS]
-
 
 def bug_named(name: str) -> PlantedBug:
     """The bug of that name.
