@@ -137,8 +137,8 @@ class ChoosesOperators(Protocol):
     """A target that is after some kinds of change only: optional."""
 
     def operators(self) -> Mapping[str, int]:
-        """Weights by name of operator; those not named are not used.  A name that
-        ends in ``*`` stands for all that begin so."""
+        """Factors on the operators' own weights, by name; operators not named are not
+        used.  A name that ends in ``*`` stands for all that begin so."""
 
 
 @runtime_checkable

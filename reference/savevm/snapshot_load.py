@@ -28,7 +28,9 @@ from savevm.stopped import stop
 from savevm.trace import Trace
 
 
-def loadvm(machine: Machine, name: str, *, trace: Trace | None = None) -> None:
+def loadvm(
+    machine: Machine, name: str, *, trace: Trace | None = None, trace_fields: bool = True
+) -> None:
     """Go back to a snapshot, the run state aside (``load_vmstate``).
 
     Under a strict profile a load that fails leaves disks and machine as they
@@ -42,6 +44,7 @@ def loadvm(machine: Machine, name: str, *, trace: Trace | None = None) -> None:
         machine: what is loaded into; its profile decides the manners.
         name: id or name of the snapshot.
         trace: hears the load.
+        trace_fields: it hears every field, too.
 
     Raises:
         SnapshotError: with QEMU's text.  Its cause is the :class:`LoadError`
@@ -53,10 +56,10 @@ def loadvm(machine: Machine, name: str, *, trace: Trace | None = None) -> None:
     for disk in machine.block_devices:
         disk.drain()
     if machine.profile.disks_revert_before_load:
-        _revert_and_load(machine, device, info, name, trace)
+        _revert_and_load(machine, device, info, name, trace, trace_fields)
         return
     with _unchanged_on_failure(machine):
-        _revert_and_load(machine, device, info, name, trace)
+        _revert_and_load(machine, device, info, name, trace, trace_fields)
 
 
 def hmp_loadvm(machine: Machine, name: str, *, trace: Trace | None = None) -> None:
@@ -99,7 +102,12 @@ def _check(machine: Machine, name: str) -> tuple[BlockDevice, SnapshotInfo]:
 
 
 def _revert_and_load(
-    machine: Machine, device: BlockDevice, info: SnapshotInfo, name: str, trace: Trace | None
+    machine: Machine,
+    device: BlockDevice,
+    info: SnapshotInfo,
+    name: str,
+    trace: Trace | None,
+    trace_fields: bool,
 ) -> None:
     for disk in snapshot_disks(machine):
         try:
@@ -110,7 +118,12 @@ def _revert_and_load(
                 f"Error {-code} while activating snapshot '{name}' on '{disk.name}'", errno=code
             ) from error
     size = None if machine.profile.eof_reads_as_zero else info.vm_state_size
-    f = QEMUFileReader(BlockSource(device, size), profile=machine.profile, trace=trace)
+    f = QEMUFileReader(
+        BlockSource(device, size),
+        profile=machine.profile,
+        trace=trace,
+        trace_fields=trace_fields,
+    )
     machine.reset()
     try:
         qemu_loadvm_state(f, machine)
