@@ -39,6 +39,10 @@ class ReferenceTarget:
         """A loader with a fresh machine."""
         return MachineSubject(self._make())
 
+    def twin(self) -> Target:
+        """The same loader, reading every field and page one by one."""
+        return PlainReference(f"{self.name}'s plain twin", self.summary, self._make)
+
     def seeds(self) -> Iterable[Seed]:
         """Streams that machines with fewer and with all devices have saved."""
         return reference_seeds()
@@ -57,6 +61,14 @@ class ReferenceTarget:
         if self._scratch is None:
             self._scratch = self._make()
         return self._scratch
+
+
+class PlainReference(ReferenceTarget):
+    """The reference without its fast paths."""
+
+    def open(self) -> Subject:
+        """A loader with a fresh machine."""
+        return MachineSubject(self._make(), plain=True)
 
 
 TARGET: Final = ReferenceTarget()

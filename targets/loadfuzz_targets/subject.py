@@ -28,6 +28,7 @@ class MachineSubject:
         machine: is loaded into; nobody else may touch it.
         loader: serves one load; a subclass of the reference's.
         reader: reads the stream; a subclass of the reference's.
+        plain: read every field and every page one by one, past all fast paths.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class MachineSubject:
         *,
         loader: type[Loader] = Loader,
         reader: type[QEMUFileReader] = QEMUFileReader,
+        plain: bool = False,
     ) -> None:
         self.machine = machine
+        self._plain = plain
         self._loader = loader
         self._reader = reader
         self._baseline = Baseline(*machine.roots())
@@ -55,8 +58,8 @@ class MachineSubject:
         f = self._reader(
             ChunkSource.split(stream, delivery.chunks) if delivery.chunks else stream,
             profile=self.machine.profile,
-            trace=trace,
-            trace_fields=False,
+            trace=_unheard if self._plain else trace,
+            trace_fields=self._plain,
         )
         try:
             self._loader(f, self.machine).load()
@@ -109,3 +112,7 @@ class MachineSubject:
         return not self._baseline.changed() and (
             self._memory is None or self._memory.contents_unchanged()
         )
+
+
+def _unheard(*event: object) -> None:
+    """A trace that nobody listens to."""

@@ -45,6 +45,7 @@ FAULTS_MAX: Final = 20
 """Different faults of our own that are reported in full."""
 
 Emit: TypeAlias = Callable[[Event], None]
+Look: TypeAlias = Callable[[Trial], Violation | None]
 WriteFinding: TypeAlias = Callable[[Path, Finding], str | None]
 
 
@@ -58,6 +59,7 @@ class Judge:
         emit: hears of findings.
         write: keeps a finding, see :func:`loadfuzz.repro.folder.write_finding`.
         open_executor: makes an executor with loaders of its own.
+        heard: hears every alarm, known or new; for a bench that knows the bugs.
 
     Attributes:
         findings: signatures that this worker announced, in order.
@@ -72,10 +74,15 @@ class Judge:
         emit: Emit,
         write: WriteFinding,
         open_executor: Callable[[], InProcessExecutor],
+        heard: Callable[[Violation], None] | None = None,
     ) -> None:
         self._batch = batch
+        self._heard = heard
         self._cheap = tuple(oracle for oracle in oracles if oracle.cost is Cost.CHEAP)
         self._dear = tuple(oracle for oracle in oracles if oracle.cost is not Cost.CHEAP)
+        self._quick = tuple(
+            (oracle, oracle.quick) for oracle in self._dear if oracle.quick is not None
+        )
         self._dear_share = max(batch.dear_share, 1)
         self._tally = tally
         self._emit = emit
@@ -133,21 +140,27 @@ class Judge:
         judged = self._tally.judged
         for oracle in self._cheap:
             judged[oracle.name] += 1
-            violation = self._ask(oracle, trial)
-            if violation is not None:
-                alarms += 1
-                self._handle(oracle, violation, trial, lineage)
+            alarms += self._hear(oracle, oracle.judge, trial, lineage)
         self._until_dear -= 1
         if new or self._until_dear <= 0:
             if self._until_dear <= 0:
                 self._until_dear = self._dear_share
             for oracle in self._dear:
                 judged[oracle.name] += 1
-                violation = self._ask(oracle, trial)
-                if violation is not None:
-                    alarms += 1
-                    self._handle(oracle, violation, trial, lineage)
+                alarms += self._hear(oracle, oracle.judge, trial, lineage)
+        else:
+            for oracle, look in self._quick:
+                alarms += self._hear(oracle, look, trial, lineage)
         return alarms
+
+    def _hear(self, oracle: Oracle, look: Look, trial: Trial, lineage: Lineage) -> int:
+        violation = self._ask(oracle, look, trial)
+        if violation is None:
+            return 0
+        if self._heard is not None:
+            self._heard(violation)
+        self._handle(oracle, violation, trial, lineage)
+        return 1
 
     def fault(self, what: str, error: BaseException) -> None:
         """Report a failure of our own, each kind once."""
@@ -159,9 +172,9 @@ class Judge:
             self._fault_texts.add(key)
             self._emit(MachineryWarning(f"worker {self._batch.worker}: {text} ({where})"))
 
-    def _ask(self, oracle: Oracle, trial: Trial) -> Violation | None:
+    def _ask(self, oracle: Oracle, look: Look, trial: Trial) -> Violation | None:
         try:
-            return oracle.judge(trial)
+            return look(trial)
         except SubjectError as error:
             return alarm_of(oracle, error)
         except Exception as error:
@@ -236,7 +249,7 @@ class Judge:
             except Exception as error:
                 self.fault("confirming a finding", error)
                 continue
-            violation = self._ask(oracle, trial)
+            violation = self._ask(oracle, oracle.judge, trial)
             again += violation is not None and violation.signature == signature
         return again, CONFIRMATIONS
 

@@ -15,6 +15,7 @@ from loadfuzz.clock import Clock, SystemClock
 from loadfuzz.engines.judging import Emit, Judge, WriteFinding
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.lineage import Lineage
+from loadfuzz.engines.looks import CloserLooks
 from loadfuzz.engines.tally import Tally
 from loadfuzz.events import CorpusAdded
 from loadfuzz.execution import ExitKind
@@ -23,6 +24,7 @@ from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.feedback.novelty import Novelty, Observation
+from loadfuzz.findings import Violation
 from loadfuzz.inputs import STREAM_SIZE_MAX, Input
 
 PROGRESS_S: Final = 0.5
@@ -50,6 +52,7 @@ class Session:
         last_input: survives the death of this process.
         stopped: somebody wants the worker to end.
         clock: for the budget in seconds.
+        heard: hears every alarm, see :class:`~loadfuzz.engines.judging.Judge`.
 
     Attributes:
         tally: the numbers so far.
@@ -73,6 +76,7 @@ class Session:
         last_input: LastInput,
         stopped: Callable[[], bool],
         clock: Clock | None = None,
+        heard: Callable[[Violation], None] | None = None,
     ) -> None:
         self.batch = batch
         self.target = target
@@ -90,9 +94,10 @@ class Session:
             emit,
             write,
             lambda: InProcessExecutor(target, watchdog, self.documents),
+            heard,
         )
         self._pending: tuple[LoadTrial, bool, Lineage] | None = None
-        self._survived: dict[str, int] = {}
+        self._looked = CloserLooks()
         self._last_input = last_input
         self._stopped = stopped
         self._clock = clock or SystemClock()
@@ -130,21 +135,10 @@ class Session:
         seen = self.novelty.observe(trial.execution)
         if seen.fresh:
             tally.fresh(lineage.mutations)
-        worth = seen.telling or (seen.accepted and self._survives(lineage))
+        kind = trial.execution.kind
+        worth = self._looked.worth(kind, lineage.mutations, telling=seen.telling)
         self._pending = (trial, worth, lineage)
         return seen
-
-    def _survives(self, lineage: Lineage) -> bool:
-        """Whether an accepted input is worth the dear oracles for what was done
-        to it: the first that survives an operator, the 4th, the 16th, and so on.
-        A damaged footer that is accepted shows no new behaviour, and yet is the
-        most telling input there is."""
-        worth = False
-        for mutation in lineage.mutations:
-            times = self._survived.get(mutation.operator, 0) + 1
-            self._survived[mutation.operator] = times
-            worth |= times & (times - 1) == 0 and times.bit_length() % 2 == 1
-        return worth
 
     def judge_pending(self) -> None:
         """Judge what was executed last, if it was not judged yet."""

@@ -79,7 +79,10 @@ class InProcessExecutor:
         return trial
 
     def _unharmed(self, trial: LoadTrial) -> bool:
-        if self._bench.touched or trial.execution.kind is not ExitKind.REJECTED:
+        bench = self._bench
+        if bench.touched or trial.execution.kind is not ExitKind.REJECTED:
+            return False
+        if bench.accountable and trial.damages():
             return False
         try:
             return trial.digest_after == self._pristine

@@ -1,13 +1,22 @@
 """One input and what the target did with it, ready to be looked at closer."""
 
-from loadfuzz.abc import Subject, Target
+from collections.abc import Sequence
+from typing import Final, cast
+
+from loadfuzz.abc import Accountable, Growth, GuestRun, HasTwin, Subject, Target
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Escape, Execution, ExitKind, Outcome, Refusal
 from loadfuzz.executors.documents import Documents
 from loadfuzz.executors.guard import guarded_call, guarded_load
+from loadfuzz.executors.memory import peak_bytes_of
 from loadfuzz.executors.watchdog import Watchdog
-from loadfuzz.inputs import Delivery, Input
+from loadfuzz.inputs import WHOLE, Delivery, Input
 from savevm.document import Document
+
+LOADS_UNTIL_STEADY: Final = 2
+"""Loads after which what a loader sets up once is set up."""
+LOADS_TO_GROW: Final = 2
+"""Further loads, after which what piles up has."""
 
 
 class Bench:
@@ -22,9 +31,13 @@ class Bench:
     Attributes:
         current: the trial whose load the subject has seen last.
         touched: the subject did more than that load and must be reset.
+        accountable: the subject can say what it holds and what is broken.
     """
 
-    __slots__ = ("_spare", "current", "documents", "subject", "target", "touched", "watchdog")
+    __slots__ = (
+        "_at_start", "_spare", "_twin", "_twin_subject", "accountable", "current", "documents",
+        "subject", "target", "touched", "watchdog",
+    )  # fmt: skip
 
     def __init__(
         self, target: Target, subject: Subject, documents: Documents, watchdog: Watchdog
@@ -35,7 +48,11 @@ class Bench:
         self.watchdog = watchdog
         self.current: LoadTrial | None = None
         self.touched = False
+        self.accountable = isinstance(subject, Accountable)
         self._spare: Subject | None = None
+        self._twin: Target | None = None
+        self._twin_subject: Subject | None = None
+        self._at_start: bytes | None = None
 
     def fresh(self) -> Subject:
         """A second loader, as new.
@@ -57,12 +74,63 @@ class Bench:
         """The second loader may be damaged; make another next time."""
         self._spare = None
 
+    def at_start(self) -> bytes:
+        """What a fresh subject saves; asked once.
+
+        Raises:
+            SubjectError: it cannot.
+        """
+        if self._at_start is None:
+            subject = self.fresh()
+            self._at_start = guarded_call("saving the state", subject.save, self.watchdog)
+        return self._at_start
+
+    def twin(self) -> Subject | None:
+        """A loader of the target's twin, as new; ``None`` where there is none.
+
+        Raises:
+            SubjectError: it cannot be made.
+        """
+        if not isinstance(self.target, HasTwin):
+            return None
+        if self._twin is None:
+            self._twin = self.target.twin()
+        subject, self._twin_subject = self._twin_subject, None
+        if subject is None:
+            subject = guarded_call("opening a twin", self._twin.open, self.watchdog)
+        else:
+            guarded_call("resetting a twin", subject.reset, self.watchdog)
+        return subject
+
+    def keep_twin(self, subject: Subject) -> None:
+        """The twin's loader may be used again."""
+        self._twin_subject = subject
+
+    def load(self, subject: Subject, stream: bytes, delivery: Delivery = WHOLE) -> Outcome:
+        """Load ``stream`` into a loader and say what that came to.
+
+        Raises:
+            SubjectError: it fails in something else than the load.
+        """
+        kind, refusal, escape, _ = guarded_load(
+            subject, Input(stream, delivery), None, self.watchdog
+        )
+        if kind not in _VERDICTS and subject is self._spare:
+            self.forget_spare()
+        digest = guarded_call("digesting the state", subject.digest, self.watchdog)
+        return Outcome(kind, _words(refusal, escape), digest)
+
+
+_VERDICTS: Final = frozenset({ExitKind.ACCEPTED, ExitKind.REJECTED})
+
 
 class LoadTrial:
     """See :class:`loadfuzz.abc.Trial`.  Good until its executor's next execution."""
 
-    __slots__ = ("_after", "_bench", "_document", "_reloads", "_repeats", "_saved",
-                 "digest_before", "execution", "input")  # fmt: skip
+    __slots__ = (
+        "_after", "_bench", "_damages", "_document", "_faults", "_histories", "_reloads",
+        "_repeats", "_saved", "digest_before", "execution", "input",
+    )  # fmt: skip
 
     def __init__(self, bench: Bench, item: Input, execution: Execution, digest_before: str) -> None:
         self._bench = bench
@@ -74,6 +142,9 @@ class LoadTrial:
         self._saved: bytes | None = None
         self._repeats: dict[tuple[bytes, Delivery], Outcome] | None = None
         self._reloads: dict[bytes, tuple[Outcome, bytes]] | None = None
+        self._histories: dict[tuple[bytes, ...], Outcome] | None = None
+        self._faults: tuple[str, ...] | None = None
+        self._damages: tuple[str, ...] | None = None
 
     @property
     def target(self) -> Target:
@@ -146,16 +217,120 @@ class LoadTrial:
             known = self._reloads[stream] = (outcome, saved)
         return known
 
-    def _load_fresh(self, stream: bytes, delivery: Delivery) -> tuple[Subject, Outcome]:
+    def faults(self) -> tuple[str, ...]:
+        """See :meth:`loadfuzz.abc.Trial.faults`.
+
+        Raises:
+            SubjectError: the subject cannot tell.
+        """
+        if self._faults is None:
+            self._check_current()
+            bench = self._bench
+            check = bench.subject.check_invariants
+            self._faults = tuple(guarded_call("checking invariants", check, bench.watchdog))
+        return self._faults
+
+    def damages(self) -> tuple[str, ...]:
+        """See :meth:`loadfuzz.abc.Trial.damages`."""
+        if self._damages is None:
+            self._check_current()
+            bench = self._bench
+            self._damages = (
+                tuple(cast(Accountable, bench.subject).damages()) if (bench.accountable) else ()
+            )
+        return self._damages
+
+    def guest_run(self, steps: int) -> GuestRun:
+        """See :meth:`loadfuzz.abc.Trial.guest_run`; once per trial.
+
+        Raises:
+            SubjectError: a step or the save fails.
+        """
+        loaded = self.faults()
+        # What others ask about the state as loaded has to be asked before it moves on.
+        self.saved()
+        bench = self._bench
+        subject = bench.subject
+        bench.touched = True
+        guarded_call("running the guest", lambda: subject.step(steps), bench.watchdog)
+        ran = guarded_call("checking invariants", subject.check_invariants, bench.watchdog)
+        saved = guarded_call("saving after the guest ran", subject.save, bench.watchdog)
+        return GuestRun(loaded, tuple(ran), saved)
+
+    def after(self, streams: Sequence[bytes]) -> Outcome:
+        """See :meth:`loadfuzz.abc.Trial.after`.
+
+        Raises:
+            SubjectError: the fresh subject fails in something else than a load.
+        """
+        if self._histories is None:
+            self._histories = {}
+        key = tuple(streams)
+        outcome = self._histories.get(key)
+        if outcome is None:
+            bench = self._bench
+            subject = bench.fresh()
+            for stream in key:
+                bench.load(subject, stream)
+            outcome = self._histories[key] = bench.load(subject, self.input.stream)
+        return outcome
+
+    def at_start(self) -> bytes:
+        """See :meth:`loadfuzz.abc.Trial.at_start`."""
+        return self._bench.at_start()
+
+    def peak_bytes(self) -> int:
+        """See :meth:`loadfuzz.abc.Trial.peak_bytes`.
+
+        Raises:
+            SubjectError: there is no fresh subject.
+        """
         bench = self._bench
         subject = bench.fresh()
-        kind, refusal, escape, _ = guarded_load(
-            subject, Input(stream, delivery), None, bench.watchdog
+        return peak_bytes_of(lambda: bench.load(subject, self.input.stream, self.input.delivery))
+
+    def growth(self) -> Growth | None:
+        """See :meth:`loadfuzz.abc.Trial.growth`.
+
+        Raises:
+            SubjectError: the fresh subject fails in something else than a load.
+        """
+        bench = self._bench
+        subject = bench.fresh()
+        if not isinstance(subject, Accountable):
+            return None
+        for _ in range(LOADS_UNTIL_STEADY):
+            bench.load(subject, self.input.stream)
+        before = dict(guarded_call("counting resources", subject.resources, bench.watchdog))
+        for _ in range(LOADS_TO_GROW):
+            bench.load(subject, self.input.stream)
+        after = guarded_call("counting resources", subject.resources, bench.watchdog)
+        piled_up = tuple(
+            (name, (count - before.get(name, 0)) // LOADS_TO_GROW)
+            for name, count in after.items()
+            # Less than one a load is somebody else's.
+            if abs(count - before.get(name, 0)) >= LOADS_TO_GROW
         )
-        if kind not in (ExitKind.ACCEPTED, ExitKind.REJECTED):
-            bench.forget_spare()
-        digest = guarded_call("digesting the state", subject.digest, bench.watchdog)
-        return subject, Outcome(kind, _words(refusal, escape), digest)
+        return Growth(piled_up, tuple(subject.damages()))
+
+    def at_twin(self) -> Outcome | None:
+        """See :meth:`loadfuzz.abc.Trial.at_twin`.
+
+        Raises:
+            SubjectError: the twin fails in something else than the load.
+        """
+        bench = self._bench
+        subject = bench.twin()
+        if subject is None:
+            return None
+        outcome = bench.load(subject, self.input.stream, self.input.delivery)
+        if outcome.kind in _VERDICTS:
+            bench.keep_twin(subject)
+        return outcome
+
+    def _load_fresh(self, stream: bytes, delivery: Delivery) -> tuple[Subject, Outcome]:
+        subject = self._bench.fresh()
+        return subject, self._bench.load(subject, stream, delivery)
 
     def _check_current(self) -> None:
         if self._bench.current is not self:

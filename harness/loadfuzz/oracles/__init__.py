@@ -1,7 +1,7 @@
 """What a good loader does, one promise a file.
 
 Each is a pure function of a :class:`~loadfuzz.abc.Trial`.  Every one of them has
-a planted bug that fires it (``loadfuzz_targets.planted``) and is silent on the
+planted bugs that fire it (``loadfuzz_targets.planted``) and is silent on the
 reference: an alarm nobody has heard ring is not an alarm.
 """
 
@@ -9,13 +9,40 @@ from typing import Final
 
 from loadfuzz.abc import Oracle
 from loadfuzz.oracles.atomic import ATOMIC
+from loadfuzz.oracles.bounded_memory import BOUNDED_MEMORY
 from loadfuzz.oracles.chunking import CHUNKING
 from loadfuzz.oracles.clean_error import CLEAN_ERROR
+from loadfuzz.oracles.complete import COMPLETE
+from loadfuzz.oracles.differential import DIFFERENTIAL
 from loadfuzz.oracles.footer import FOOTER
+from loadfuzz.oracles.idempotent import IDEMPOTENT
+from loadfuzz.oracles.invariants import INVARIANTS
+from loadfuzz.oracles.no_false_reject import NO_FALSE_REJECT
 from loadfuzz.oracles.no_hang import NO_HANG
+from loadfuzz.oracles.no_leak import NO_LEAK
 from loadfuzz.oracles.round_trip import ROUND_TRIP
+from loadfuzz.oracles.truncation import TRUNCATION
 
-ALL: Final[tuple[Oracle, ...]] = (CLEAN_ERROR, NO_HANG, ATOMIC, FOOTER, ROUND_TRIP, CHUNKING)
+ALL: Final[tuple[Oracle, ...]] = (
+    CLEAN_ERROR,
+    NO_HANG,
+    ATOMIC,
+    FOOTER,
+    COMPLETE,
+    ROUND_TRIP,
+    NO_FALSE_REJECT,
+    INVARIANTS,
+    DIFFERENTIAL,
+    IDEMPOTENT,
+    TRUNCATION,
+    CHUNKING,
+    NO_LEAK,
+    BOUNDED_MEMORY,
+)
 """Every built-in oracle, the cheap ones first."""
 
-__all__ = ["ALL", "ATOMIC", "CHUNKING", "CLEAN_ERROR", "FOOTER", "NO_HANG", "ROUND_TRIP"]
+__all__ = [
+    "ALL", "ATOMIC", "BOUNDED_MEMORY", "CHUNKING", "CLEAN_ERROR", "COMPLETE", "DIFFERENTIAL",
+    "FOOTER", "IDEMPOTENT", "INVARIANTS", "NO_FALSE_REJECT", "NO_HANG", "NO_LEAK", "ROUND_TRIP",
+    "TRUNCATION",
+]  # fmt: skip

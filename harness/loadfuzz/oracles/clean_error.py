@@ -1,8 +1,8 @@
 """clean-error: whatever the stream, a load succeeds or raises LoadError.
 
-Sees: every exception of another class, a signal, an exhausted memory limit.
-Cannot see: damage that raises nothing (see round-trip and atomic), or a
-LoadError raised for the wrong reason.
+Sees: every exception of another class, a signal.  Cannot see: damage that raises
+nothing (see no-leak and invariants), or a LoadError raised for the wrong reason; what
+runs out of memory is bounded-memory's.
 Proved by the planted bug ``cpu-vector-unchecked``.
 """
 
@@ -28,12 +28,6 @@ def judge(trial: Trial) -> Violation | None:
         where = place_of(escape)
         return _alarm(f"{said} left the load at {where}", _with_frames(said, escape),
                       f"{escape.type_name} at {where}")  # fmt: skip
-    if execution.kind is ExitKind.OUT_OF_MEMORY:
-        escape = execution.escape
-        where = place_of(escape) if escape is not None else ""
-        said = "the load ran out of memory"
-        return _alarm(said, said if escape is None else _with_frames(said, escape),
-                      f"out of memory at {where}" if where else "out of memory")  # fmt: skip
     return None
 
 

@@ -12,6 +12,7 @@ from loadfuzz.abc import Cost, Oracle, Target, Trial
 from loadfuzz.execution import ExitKind
 from loadfuzz.findings import Violation
 from loadfuzz.oracles.digests import carried, differing
+from loadfuzz.oracles.fields import first_changed
 
 NAME: Final = "round-trip"
 
@@ -41,7 +42,8 @@ def judge(trial: Trial) -> Violation | None:
         what = ", ".join(lost) if any(lost) else "the state"
         return Violation(
             NAME, f"a saved stream does not carry all of {what}",
-            "the state that was saved", f"after loading it {what} differs", lost[0],
+            "the state that was saved", f"after loading it {what} differs",
+            first_changed(trial.document(), trial.target.parse(saved), lost[0]) or "load",
         )  # fmt: skip
     return None
 

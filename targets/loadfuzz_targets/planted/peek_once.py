@@ -30,7 +30,7 @@ def _plant(site: Site) -> Parts:
 
 
 def _example() -> bytes:
-    return document("optional-parts-0").data
+    return document("optional-parts-0").to_bytes()
 
 
 PEEK_ONCE: Final = PlantedBug(

@@ -1,0 +1,73 @@
+"""Which inputs the dear oracles look at, beside a sampled share.
+
+Theory of operation.  What shows new behaviour is worth a closer look.  But a damaged
+field that is accepted shows none, and yet is the most telling input there is; so is a
+good stream that is refused.  So every input has a key: what was done to it, at which
+field, and how the load ended.  The 1st, 4th, 16th, ... input of each key is looked at.
+
+A closer look costs some tens of loads, and there are thousands of keys.  So looks have a
+budget, counted in executions and not by a clock, that a campaign may repeat itself:
+every execution earns a part of a look, and what cannot be afforded waits for the next
+of its key.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from loadfuzz.execution import ExitKind
+from loadfuzz.mutation import Mutation
+
+EARNED: Final = 24
+"""Executions that earn one look."""
+SAVED_MAX: Final = 256
+"""Looks that can be saved up, and those to begin with."""
+KEYS_MAX: Final = 1 << 16
+"""Keys told apart; then all are forgotten, which costs only time."""
+
+_NUMBERS: Final = re.compile(r"~?\d+|0x[0-9a-f]+")
+
+
+class CloserLooks:
+    """Decides for one worker."""
+
+    __slots__ = ("_credit", "_places", "_seen")
+
+    def __init__(self) -> None:
+        self._credit = SAVED_MAX * EARNED
+        self._seen: dict[tuple[str, str, ExitKind], int] = {}
+        self._places: dict[str, str] = {}
+
+    def worth(self, kind: ExitKind, mutations: Sequence[Mutation], *, telling: bool) -> bool:
+        """Whether the dear oracles should look at an input.
+
+        Args:
+            kind: how its load ended.
+            mutations: what was done to it.
+            telling: feedback says that it showed something new.
+        """
+        self._credit = min(self._credit + 1, SAVED_MAX * EARNED)
+        due: list[tuple[tuple[str, str, ExitKind], int]] = []
+        for mutation in mutations:
+            key = (mutation.operator, self._place(mutation.path), kind)
+            times = self._seen.get(key, 0) + 1
+            if times & (times - 1) == 0 and times.bit_length() % 2:
+                due.append((key, times))
+            else:
+                self._seen[key] = times
+        if not telling and not (due and self._credit >= EARNED):
+            return False
+        # Only what is looked at counts: what could not be afforded is still due.
+        if len(self._seen) > KEYS_MAX:
+            self._seen.clear()
+        self._seen.update(due)
+        self._credit -= EARNED
+        return True
+
+    def _place(self, path: str) -> str:
+        place = self._places.get(path)
+        if place is None:
+            if len(self._places) > KEYS_MAX:
+                self._places.clear()
+            place = self._places[path] = _NUMBERS.sub("#", path)
+        return place
