@@ -117,12 +117,12 @@ class Loader(FrameLoader):
         Args:
             depth: 0 for the stream itself, 1 inside a package.
         """
-        while self._load_next_section(depth):
+        while self.load_next_section(depth):
             pass
         if not self.f.profile.sections_are_untied:
-            self._check_ended(self.f.tell() - 1)
+            self.check_ended(self.f.tell() - 1)
 
-    def _load_next_section(self, depth: int) -> bool:
+    def load_next_section(self, depth: int) -> bool:
         """One section; false at EOF."""
         f = self.f
         start = f.tell()
@@ -359,7 +359,7 @@ class Loader(FrameLoader):
                 )
             )
 
-    def _check_ended(self, offset: int) -> None:
+    def check_ended(self, offset: int) -> None:
         for le in self.handlers:
             if le.se.ends and not le.full and not le.ended:
                 self.f.complain(
@@ -405,7 +405,7 @@ class Loader(FrameLoader):
                 qemu=f"Unreasonably large packaged state: {size}",
             )
         end = f.tell() + size
-        while f.tell() < end and self._load_next_section(depth + 1):
+        while f.tell() < end and self.load_next_section(depth + 1):
             pass
         if f.tell() != end:
             raise LoadError(

@@ -12,6 +12,7 @@ from loadfuzz.inputs import Seed
 from savevm.board import DEVICE_SETS, FULL, RAM, machine_with
 from savevm.commands import Command
 from savevm.constants import QEMU_VM_COMMAND
+from savevm.devices.disk import Disk
 from savevm.document import Document
 from savevm.machine import Machine
 from savevm.qemufile import BytesSink, QEMUFileWriter
@@ -32,6 +33,8 @@ STEPS: Final = 50
 device has been used."""
 LONG_STEPS: Final = 400
 """Guest steps of the seeds that are after rare state, such as subsections."""
+BUSY_STEPS: Final = 3900
+"""Guest steps until the disk has remapped two sectors."""
 PAGES_PER_PART: Final = 3
 PASS_STEPS: Final = 30
 PASSES: Final = 4
@@ -180,6 +183,17 @@ def _package() -> bytes:
     return stream[:start] + head + stream[start:]
 
 
+def _disk_busy() -> bytes:
+    """A disk with requests in its queue and remapped sectors.  Without RAM: the guest
+    has been at it for a while, and RAM would be most of the stream."""
+    machine = _machine(tuple(name for name in DEVICE_SETS["disk"] if name != RAM), BUSY_STEPS)
+    disk = machine.devices["disk"]
+    assert isinstance(disk, Disk)
+    for sector, value in ((100, 0x21), (200, 0x12)):
+        disk.submit(sector, value)
+    return _plain(machine)
+
+
 def _command(command: Command, payload: bytes) -> bytes:
     return b"".join(
         (
@@ -198,6 +212,7 @@ _FEATURES: Final[dict[str, Callable[[], bytes]]] = {
     "full-device-state-only": _device_state_only,
     "ram-in-parts": _in_parts,
     "ram-xbzrle": lambda: _in_parts(xbzrle=True),
+    "disk-busy": _disk_busy,
     "small-commands": _commands,
     "small-package": _package,
 }

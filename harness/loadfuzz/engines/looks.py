@@ -18,7 +18,7 @@ from typing import Final
 from loadfuzz.execution import ExitKind
 from loadfuzz.mutation import Mutation
 
-EARNED: Final = 24
+EARNED: Final = 48
 """Executions that earn one look."""
 SAVED_MAX: Final = 256
 """Looks that can be saved up, and those to begin with."""

@@ -105,7 +105,7 @@ class RAMLoader(BlockListLoader, PageLoader):
         while kind != RAMFlag.EOS:
             self.context.at(())
             if self._runs is not None:
-                self._take_runs(self._runs)
+                self.take_runs(self._runs)
             kind = self._load_item()
             if f.get_error():
                 raise LoadError(
@@ -114,7 +114,7 @@ class RAMLoader(BlockListLoader, PageLoader):
                     offset=f.tell(),
                 )
 
-    def _take_runs(self, runs: RunReader) -> None:
+    def take_runs(self, runs: RunReader) -> None:
         try:
             runs.read()
         finally:

@@ -8,6 +8,7 @@ from errno import EFAULT
 from typing import Final
 
 from savevm.errors import LoadError
+from savevm.qemufile import Buffer
 from savevm.ram.blocks import RAMBlock
 from savevm.ram.context import LoadContext
 from savevm.ram.items import ENCODING_FLAG_XBZRLE, RAMFlag, RAMItem
@@ -180,7 +181,7 @@ class PageLoader:
         if fault is not None:
             return
         page = bytearray(size if block is None else block.memory.read(address, size))
-        done = xbzrle_decode_buffer(data, page)
+        done = self.decode_xbzrle(data, page)
         if block is not None:
             # What C had decoded before it met a fault is in guest memory.
             block.memory.put_pages(address // size, 1, memoryview(page), 0, size)
@@ -193,6 +194,10 @@ class PageLoader:
                     qemu="Failed to load XBZRLE page - decode error!",
                 )
             )
+
+    def decode_xbzrle(self, data: Buffer, page: bytearray) -> int:
+        """Apply an encoding to a page; see :func:`xbzrle_decode_buffer`."""
+        return xbzrle_decode_buffer(data, page)
 
     def load_compressed_page(self, start: int) -> None:
         """A page through zlib, which loadvm takes under neither profile."""

@@ -5,7 +5,6 @@ from typing import Final
 from loadfuzz.bench.truth import BugRow
 from loadfuzz_targets.planted.bug import Parts, PlantedBug, Site
 from loadfuzz_targets.planted.examples import document, footer_leaf
-from savevm.constants import QEMU_VM_SECTION_FOOTER
 from savevm.errors import LoadError
 from savevm.load import Loader
 from savevm.load_entry import LoadStateEntry
@@ -17,12 +16,14 @@ def _plant(site: Site) -> Parts:
         """Content with the mark."""
 
         def check_section_footer(self, le: LoadStateEntry) -> None:
-            if self.machine.skip_section_footers:
-                return
-            offset = self.f.tell()
-            if self.f.get_byte() != QEMU_VM_SECTION_FOOTER:
-                raise LoadError("no footer", offset=offset, path=("footer",))
-            site.canary.check(self.f.get_be32() != le.section_id)
+            site.canary.reached()
+            try:
+                super().check_section_footer(le)
+            except LoadError as error:
+                # By now mark and id were read.
+                if not error.reason.startswith("expected section id"):
+                    raise
+                site.canary.triggered()
 
     return Parts(loader=LoaderThatTrustsFooters)
 
