@@ -285,12 +285,14 @@ class Mutable:
         places: what of its tree can be changed, found once per stream.
         donor: another stream of the corpus to take parts from.
         size_max: the child may not be longer.
+        donor_places: what of the donor's tree can be taken, where that is known.
     """
 
     stream: bytes
     places: Places
     donor: bytes
     size_max: int
+    donor_places: Places | None = None
 
 
 class Mutator(Protocol):

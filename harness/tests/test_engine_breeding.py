@@ -44,7 +44,7 @@ def breeder(
 ) -> tuple[Breeder, CountingTarget, list[str]]:
     target = CountingTarget()
     faults: list[str] = []
-    stack = MutationStack(operators) if operators else MutationStack.default(Rng(seed))
+    stack = MutationStack(operators) if operators else MutationStack(ALL, Rng(seed))
     made = Breeder(
         target, Documents(target), stack, Rng(seed), size_max,
         lambda what, error: faults.append(f"{what}: {type(error).__name__}"),

@@ -34,7 +34,7 @@ def test_any_bytes_in_give_bytes_out_within_the_limit_and_a_record_that_replays(
 ) -> None:
     rng = Rng(seed)
     limit = len(stream) + rng.below(40)
-    child, records = MutationStack.default(rng).child(
+    child, records = MutationStack(ALL, rng).child(
         mutable(stream, donor, limit), rng, lambda data: mutable(data, donor, limit)
     )
     assert len(child) <= limit
@@ -49,7 +49,7 @@ def test_children_of_a_damaged_stream_replay_too(seed: int, at: int, junk: bytes
     at %= len(stream)
     damaged = stream[:at] + junk + stream[at + len(junk) :]
     rng = Rng(seed)
-    child, records = MutationStack.default(rng).child(mutable(damaged, stream), rng)
+    child, records = MutationStack(ALL, rng).child(mutable(damaged, stream), rng)
     assert apply(records, damaged) == child
 
 
@@ -69,20 +69,20 @@ def test_every_operator_finds_a_place_in_a_full_stream(operator: Mutator, full: 
 
 
 def test_the_same_seed_gives_the_same_child(full: bytes) -> None:
-    first = MutationStack.default(Rng(7)).child(mutable(full), Rng(8))
-    second = MutationStack.default(Rng(7)).child(mutable(full), Rng(8))
+    first = MutationStack(ALL, Rng(7)).child(mutable(full), Rng(8))
+    second = MutationStack(ALL, Rng(7)).child(mutable(full), Rng(8))
     assert first == second
 
 
 def test_swarms_differ_from_seed_to_seed_and_from_time_to_time(full: bytes) -> None:
     names = set()
     for seed in range(12):
-        stack = MutationStack.default(Rng(seed))
+        stack = MutationStack(ALL, Rng(seed))
         rng = Rng(1)
         drawn = {m.operator for _ in range(60) for m in stack.child(mutable(full), rng)[1]}
         names.add(frozenset(drawn))
     assert len(names) > 6
-    stack, rng = MutationStack.default(Rng(3)), Rng(1)
+    stack, rng = MutationStack(ALL, Rng(3)), Rng(1)
     subject = mutable(b"QEVM" + bytes(60))
     stretches = set()
     for _ in range(5):

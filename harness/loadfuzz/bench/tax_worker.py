@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     from loadfuzz.engines.worker import import_instrumented, run_batch
 
     if batch.engine is Engine.ATHERIS:
-        import_instrumented(batch, arguments[1].split(","))
+        import_instrumented(batch.target, arguments[1].split(","))
     session_type, report = _measuring_session()
 
     def emit(event: Event) -> None:

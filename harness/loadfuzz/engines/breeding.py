@@ -99,16 +99,18 @@ class Breeder:
             parent, donor = self._last, parent
         places = self._documents.places(parent)
         self._last = parent
+        # A donor's tree is used where there is one; none is made for it.
+        donated = self._documents.places(donor) if donor in self._documents else None
 
         def again(stream: bytes) -> Mutable:
             if len(stream) == len(parent):
                 # Every span is where it was; what a leaf says of its old value is not used.
-                return Mutable(stream, places, donor, bound)
+                return Mutable(stream, places, donor, bound, donated)
             if self._affords(stream):
-                return Mutable(stream, Places(self._target.parse(stream)), donor, bound)
+                return Mutable(stream, Places(self._target.parse(stream)), donor, bound, donated)
             return Mutable(stream, self._no_places(), donor, bound)
 
-        subject = Mutable(parent, places, donor, bound)
+        subject = Mutable(parent, places, donor, bound, donated)
         child, mutations = self._stack.child(subject, self._rng, again)
         if len(child) > bound:
             raise ValueError(f"a child of {len(child)} bytes where {bound} are allowed")

@@ -4,6 +4,7 @@ Needs nothing but Python.  With one worker and a budget in executions it is
 deterministic: the same seed and the same corpus give the same events.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -28,15 +29,19 @@ class NativeEngine:
     Args:
         session: runs and judges.
         rng: decides everything that chance decides.
+        operators: factors on operators' weights, where not the target decides
+            (:class:`loadfuzz.abc.ChoosesOperators`).
     """
 
-    def __init__(self, session: Session, rng: Rng) -> None:
+    def __init__(
+        self, session: Session, rng: Rng, operators: Mapping[str, int] | None = None
+    ) -> None:
         self._session = session
         self._rng = rng.child("schedule")
         self._breeder = Breeder(
             session.target,
             session.documents,
-            MutationStack.default(rng.child("swarm")),
+            MutationStack.of(session.target, rng.child("swarm"), operators),
             rng.child("mutation"),
             child_size_max(0),
             session.judge.fault,

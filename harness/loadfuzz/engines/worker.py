@@ -36,9 +36,10 @@ if TYPE_CHECKING:  # they import the loader
 
 INSTRUMENT: Final = "--instrument"
 
-ADDRESS_SPACE_EXTRA: Final = 1 << 30
+ADDRESS_SPACE_EXTRA: Final = 1 << 28
 """Bytes of address space that a worker may take beyond what it has when it is
-ready: inputs are at most 2 MiB, so a load that wants a GiB believes a lie."""
+ready: inputs are at most 2 MiB, so a load that wants 256 MiB believes a lie; and
+every such load takes the time to clear what it was given."""
 
 
 def run_batch(
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str]) -> int:
         if failure is not None:
             raise failure
         if instrument is not None:
-            import_instrumented(batch, instrument)
+            import_instrumented(batch.target, instrument)
         emit(WorkerStarted(batch.worker, os.getpid()))
         _guard_process(batch)
         result = run_batch(batch, emit, stopped=_Stop(), arguments=flags)
@@ -224,8 +225,8 @@ def _become_wrapper(batch: Batch, path: Path) -> Exception:
         os.close(stdout)
 
 
-def import_instrumented(batch: Batch, packages: Sequence[str]) -> None:
-    """Import everything that matters with the target's packages instrumented.
+def import_instrumented(name: str, packages: Sequence[str]) -> None:
+    """Import everything that matters with the packages of a target instrumented.
 
     Raises:
         UsageError: no package is named; Atheris would take that for all of them,
@@ -233,9 +234,7 @@ def import_instrumented(batch: Batch, packages: Sequence[str]) -> None:
         InfraError: Atheris is missing, or a package was imported before.
     """
     if not packages:
-        raise UsageError(
-            f"target {batch.target!r} names no package to instrument; use --engine native"
-        )
+        raise UsageError(f"target {name!r} names no package to instrument; use --engine native")
     try:
         import atheris
     except ImportError as error:
@@ -252,7 +251,7 @@ def import_instrumented(batch: Batch, packages: Sequence[str]) -> None:
         from loadfuzz.plugins import load_target
         from loadfuzz.repro import folder  # noqa: F401
 
-        load_target(batch.target)
+        load_target(name)
 
 
 def _guard_process(batch: Batch) -> None:
@@ -265,6 +264,11 @@ def _guard_process(batch: Batch) -> None:
         worker_folder(batch) / STACK_NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     )
     faulthandler.enable(stack, all_threads=False)
+    guard_memory()
+
+
+def guard_memory() -> None:
+    """Bound what this process may take from now on."""
     limit = _address_space_bytes() + ADDRESS_SPACE_EXTRA
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or limit < hard:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from loadfuzz.abc import Mutable
-from loadfuzz.mutation import Mutation
+from loadfuzz.mutation import Mutation, Splice
 from loadfuzz.mutators.numbers import another
 from loadfuzz.mutators.operator import Operator, replace, replace_span
 from loadfuzz.rng import Rng
@@ -18,6 +18,7 @@ _SMALL_ROLES: Final = (
     Role.RAM_LENGTH,
 )
 _HEADER_SIZE: Final = 8
+_CONTINUE: Final = 0x20
 
 
 def header(subject: Mutable, rng: Rng) -> Mutation | None:
@@ -93,7 +94,79 @@ def xbzrle(subject: Mutable, rng: Rng) -> Mutation | None:
     return replace_span("ram-xbzrle", leaf.path, subject, at, at + 1, new)
 
 
+def item(subject: Mutable, rng: Rng) -> Mutation | None:
+    """An item less, twice, or in another place."""
+    items = subject.places.items
+    if not items:
+        return None
+    node, other = rng.choice(items), rng.choice(items)
+    body = subject.stream[node.start : node.end]
+    way = rng.below(3)
+    if way == 0:
+        return replace_span("ram-item", node.path, subject, node.start, node.end, b"")
+    if len(subject.stream) + len(body) > subject.size_max:
+        return None
+    at = node.end if way == 1 else other.start
+    return Mutation("ram-item", node.path, (Splice(at, at, body),), "", f"again at {at:#x}")
+
+
+def continued(subject: Mutable, rng: Rng) -> Mutation | None:
+    """An item that names its block says "the same as before" instead: its flag is set and
+    the name is gone."""
+    names = subject.places.of(Role.RAM_NAME)
+    if not names:
+        return None
+    # The first that is named is the most telling: there is nothing before it.
+    leaf = rng.choice(names[:3] if rng.chance(1, 2) else names)
+    start = leaf.start - _HEADER_SIZE
+    if start < 0:
+        return None
+    old = int.from_bytes(subject.stream[start : leaf.start], "big")
+    new = (old ^ _CONTINUE).to_bytes(_HEADER_SIZE, "big")
+    end = leaf.start if rng.chance(1, 4) else leaf.end
+    return replace_span("ram-continued", leaf.path, subject, start, end, new)
+
+
+def past_the_end(subject: Mutable, rng: Rng) -> Mutation | None:
+    """A page where its block ends, or some pages behind that."""
+    spans = [(leaf.path, leaf.start) for leaf in subject.places.of(Role.RAM_HEADER) if leaf.size]
+    for run in subject.places.runs:
+        index = rng.below(run.items)
+        spans.append((f"{run.path}[{index}]", run.item_span(index)[0]))
+    lengths = [leaf for leaf in subject.places.of(Role.RAM_LENGTH) if leaf.size == _HEADER_SIZE]
+    if not spans or not lengths:
+        return None
+    path, start = rng.choice(spans)
+    leaf = rng.choice(lengths)
+    length = int.from_bytes(subject.stream[leaf.start : leaf.end], "big")
+    old = int.from_bytes(subject.stream[start : start + _HEADER_SIZE], "big")
+    flags = old & (TARGET_PAGE_SIZE - 1)
+    page = length + TARGET_PAGE_SIZE * rng.choice((0, 0, 1, 2, 15, -1))
+    new = (page & ~(TARGET_PAGE_SIZE - 1) | flags) & ((1 << 64) - 1)
+    return replace_span("ram-past-end", path, subject, start, start + _HEADER_SIZE,
+                        new.to_bytes(_HEADER_SIZE, "big"), old, new)  # fmt: skip
+
+
+def encoded(subject: Mutable, rng: Rng) -> Mutation | None:
+    """An XBZRLE page whose runs end just before the page, with it, or behind it; as long as
+    the one before."""
+    leaves = [leaf for leaf in subject.places.of(Role.RAM_XBZRLE_DATA) if leaf.size > 3]
+    if not leaves:
+        return None
+    leaf = rng.choice(leaves)
+    room = leaf.size - 3
+    changed = min(rng.between(1, room), 0x7F)
+    skipped = max(TARGET_PAGE_SIZE - changed + rng.choice((-1, 0, 1, 2, changed - 1, changed)), 0)
+    head = bytes((skipped & 0x7F | 0x80, skipped >> 7 & 0x7F, changed))
+    new = head + rng.bytes(room)
+    return replace("ram-encoded", leaf, subject, new)
+
+
 OPERATORS: Final = (
+    Operator("ram-item", 3, item),
+    Operator("ram-continued", 3, continued),
+    Operator("ram-past-end", 4, past_the_end),
+    Operator("ram-encoded", 3, encoded),
     Operator("ram-header", 9, header),
     Operator("ram-length", 5, small),
     Operator("ram-name", 4, name),

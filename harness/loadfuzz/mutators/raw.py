@@ -65,9 +65,9 @@ def truncate(subject: Mutable, rng: Rng) -> Mutation | None:
 
 
 OPERATORS: Final = (
-    Operator("raw-bit", 14, bit),
-    Operator("raw-number", 14, overwrite),
-    Operator("raw-remove", 4, remove),
+    Operator("raw-bit", 22, bit),
+    Operator("raw-number", 22, overwrite),
+    Operator("raw-remove", 5, remove),
     Operator("raw-insert", 6, insert),
     Operator("raw-truncate", 2, truncate),
 )

@@ -90,15 +90,45 @@ def cut(subject: Mutable, rng: Rng) -> Mutation | None:
 
 
 def splice_in(subject: Mutable, rng: Rng) -> Mutation | None:
-    """Bytes of another stream where a section begins."""
+    """A section of another stream: before one of ours, or in its place."""
     section = _any(subject, rng)
     if section is None or not subject.donor:
         return None
+    if subject.donor_places is None or not subject.donor_places.sections:
+        return _some_bytes(section, subject, rng)
+    given = rng.choice(subject.donor_places.sections)
+    body = subject.donor[given.start : given.end]
+    same = [one for one in subject.places.sections if one.idstr == given.idstr]
+    if rng.chance(1, 2):
+        old = rng.choice(same) if same else section
+        if len(subject.stream) + len(body) - old.size > subject.size_max:
+            return None
+        change = Splice(old.start, old.end, body)
+        return Mutation("section-splice", old.path, (change,), "its own", "the donor's")
+    return _insert("section-splice", section.path, section.start, body, subject)
+
+
+def _some_bytes(section: SectionNode, subject: Mutable, rng: Rng) -> Mutation | None:
+    """Bytes of a donor whose tree is not known, from behind what may be a footer."""
     start = rng.below(len(subject.donor))
     found = subject.donor.find(b"\x7e", start)
     start = found + 5 if 0 <= found < len(subject.donor) - 5 else start
     body = subject.donor[start : start + rng.between(1, _DONATED_MAX)]
     return _insert("section-splice", section.path, section.start, body, subject)
+
+
+def crossover(subject: Mutable, rng: Rng) -> Mutation | None:
+    """Our sections up to one, and the donor's from one on."""
+    section = _any(subject, rng)
+    places = subject.donor_places
+    if section is None or places is None or not places.sections:
+        return None
+    given = rng.choice(places.sections)
+    tail = subject.donor[given.start :]
+    if section.start + len(tail) > subject.size_max:
+        return None
+    change = Splice(section.start, len(subject.stream), tail)
+    return Mutation("crossover", section.path, (change,), section.path, given.path)
 
 
 def subsection(subject: Mutable, rng: Rng) -> Mutation | None:
@@ -147,5 +177,6 @@ OPERATORS: Final = (
     Operator("section-renumber", 3, renumber),
     Operator("stream-cut", 4, cut),
     Operator("section-splice", 3, splice_in),
+    Operator("crossover", 3, crossover),
     Operator("subsection", 4, subsection),
 )

@@ -8,12 +8,13 @@ intermediate stream's own places, so stacks are short and their depth is drawn
 geometrically.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from loadfuzz.abc import Mutable, Mutator
+from loadfuzz.abc import ChoosesOperators, Mutable, Mutator, Target
 from loadfuzz.mutation import Mutation, splice
 from loadfuzz.mutators import ALL
+from loadfuzz.mutators.operator import Operator
 from loadfuzz.rng import Rng
 
 _DEPTH_MAX: Final = 4
@@ -22,6 +23,8 @@ _TRIES_MAX: Final = 8
 """Draws until an operator finds a place; then the stream has none to offer."""
 _SWARM_OFF: Final = (1, 6)
 """Share of operators that a swarm switches off."""
+FEW: Final = 8
+"""So few operators are never switched off: a target that names them wants them."""
 SWARM_CHILDREN: Final = 2000
 """Children until the next swarm: some seconds of one worker."""
 
@@ -43,9 +46,19 @@ class MutationStack:
         self._left = 0
 
     @classmethod
-    def default(cls, rng: Rng) -> "MutationStack":
-        """All built-in operators, swarmed by ``rng``."""
-        return cls(ALL, rng)
+    def of(
+        cls, target: Target, swarm: Rng, operators: Mapping[str, int] | None = None
+    ) -> "MutationStack":
+        """The built-in operators that suit a target.
+
+        Args:
+            target: may choose (:class:`loadfuzz.abc.ChoosesOperators`).
+            swarm: decides about swarms.
+            operators: factors by name, in place of the target's choice.
+        """
+        if operators is None and isinstance(target, ChoosesOperators):
+            operators = target.operators()
+        return cls(ALL if operators is None else chosen(ALL, operators), swarm)
 
     def _draw_swarm(self) -> None:
         """About one operator in six is off, the others weigh half to double."""
@@ -56,9 +69,9 @@ class MutationStack:
             return
         drawn = [(swarm.chance(*_SWARM_OFF), swarm.between(2, 8)) for _ in self._all]
         pairs = [
-            (operator, max(operator.weight * quarters // 4, 1))
+            (operator, operator.weight * quarters)
             for operator, (off, quarters) in zip(self._all, drawn, strict=True)
-            if not off or operator.name.startswith("raw")
+            if not off or operator.name.startswith("raw") or len(self._all) <= FEW
         ]
         self._operators = [operator for operator, _ in pairs]
         self._weights = [weight for _, weight in pairs]
@@ -105,6 +118,29 @@ class MutationStack:
             if mutation is not None and _fits(mutation, subject):
                 return mutation
         return None
+
+
+def chosen(operators: Sequence[Mutator], factors: Mapping[str, int]) -> tuple[Mutator, ...]:
+    """The operators that are named, their weights multiplied.
+
+    Args:
+        operators: to choose from.
+        factors: by name; one that ends in ``*`` stands for all that begin so, and one
+            spelled out counts before it.
+    """
+    found: list[Mutator] = []
+    for operator in operators:
+        factor = factors.get(operator.name, 0) or max(
+            (
+                value
+                for name, value in factors.items()
+                if name.endswith("*") and operator.name.startswith(name[:-1])
+            ),
+            default=0,
+        )
+        if factor:
+            found.append(Operator(operator.name, operator.weight * factor, operator.mutate))
+    return tuple(found)
 
 
 def _fits(mutation: Mutation, subject: Mutable) -> bool:

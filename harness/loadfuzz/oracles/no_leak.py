@@ -16,6 +16,8 @@ from loadfuzz.execution import ExitKind
 from loadfuzz.findings import Violation
 
 NAME: Final = "no-leak"
+_KINDS: Final = frozenset({ExitKind.ACCEPTED, ExitKind.REJECTED, ExitKind.CRASHED})
+"""What takes neither all the time nor all the memory there is, and may be loaded again."""
 
 
 def quick(trial: Trial) -> Violation | None:
@@ -26,7 +28,7 @@ def quick(trial: Trial) -> Violation | None:
 def judge(trial: Trial) -> Violation | None:
     """The same, and an alarm when loading again and again piles something up."""
     violation = quick(trial)
-    if violation is not None or trial.execution.kind is ExitKind.TIMED_OUT:
+    if violation is not None or trial.execution.kind not in _KINDS:
         return violation
     growth = trial.growth()
     if growth is None:

@@ -14,8 +14,9 @@ from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import STREAM_SIZE_MAX, Input
+from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.rng import Rng
-from loadfuzz.standalone.loop import DEAR_SHARE, LOAD_TIMEOUT_S, judge, stack_of
+from loadfuzz.standalone.loop import DEAR_SHARE, LOAD_TIMEOUT_S, judge
 
 DEAR_FIRST: Final = 64
 """Inputs at the start that dear oracles see: the corpus, mostly."""
@@ -47,7 +48,7 @@ class Guided:
         self._breeder = Breeder(
             target,
             documents,
-            stack_of(target, rng.child("swarm")),
+            MutationStack.of(target, rng.child("swarm")),
             rng.child("mutation"),
             STREAM_SIZE_MAX,
             lambda what, error: None,

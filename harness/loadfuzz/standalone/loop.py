@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.abc import ChoosesOperators, Cost, Mutable, Oracle, Target, Trial
+from loadfuzz.abc import Cost, Mutable, Oracle, Target, Trial
 from loadfuzz.engines.judging import alarm_of
 from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
@@ -62,12 +62,6 @@ def judge(trial: Trial, *, dear: bool, oracles: Sequence[Oracle] = ALL) -> Viola
     return None
 
 
-def stack_of(target: Target, rng: Rng) -> MutationStack:
-    """The operators that a target is after; all of them if it does not choose."""
-    chosen = target.operators() if isinstance(target, ChoosesOperators) else None
-    return MutationStack.default(rng, chosen)
-
-
 def fuzz(
     target: Target,
     executions: int,
@@ -91,7 +85,7 @@ def fuzz(
     if not streams:
         raise ValueError(f"target {target.name!r} has no seeds")
     rng = Rng(seed)
-    stack, draws = stack_of(target, rng.child("swarm")), rng.child("mutation")
+    stack, draws = MutationStack.of(target, rng.child("swarm")), rng.child("mutation")
     with Watchdog(LOAD_TIMEOUT_S) as watchdog:
         executor = InProcessExecutor(target, watchdog)
         for done in range(executions):

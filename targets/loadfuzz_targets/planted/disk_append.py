@@ -7,7 +7,8 @@ from loadfuzz.bench.truth import BugRow
 from loadfuzz_targets.planted.bug import Parts, PlantedBug, Site
 from loadfuzz_targets.planted.descriptions import with_field
 from loadfuzz_targets.planted.examples import document
-from savevm.devices.disk import COMPLETIONS_MAX, Completion, Disk
+from savevm.devices.disk import COMPLETIONS_MAX, Disk
+from savevm.devices.disk_request import Completion
 from savevm.qemufile import QEMUFileReader
 from savevm.vmstate.containers import QLIST
 from savevm.vmstate.description import Opaque, VMStateDescription, VMStateField

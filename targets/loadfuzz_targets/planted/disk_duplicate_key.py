@@ -7,10 +7,10 @@ from loadfuzz.bench.truth import BugRow
 from loadfuzz_targets.planted.bug import Parts, PlantedBug, Site
 from loadfuzz_targets.planted.descriptions import with_field
 from loadfuzz_targets.planted.examples import twice_the_key
-from savevm.devices.disk import Disk, Slot
+from savevm.devices.disk import Disk
+from savevm.devices.disk_request import Slot
 from savevm.errors import LoadError
 from savevm.qemufile import QEMUFileReader
-from savevm.recording import Role
 from savevm.vmstate.containers import GTREE
 from savevm.vmstate.description import Opaque, VMStateDescription, VMStateField
 
@@ -38,7 +38,6 @@ def _plant(site: Site) -> Parts:
                 vmsd = with_field(vmsd, (name,), info=replace(GTREE, get=get))
             return vmsd
 
-    assert Role
     return Parts(devices={"disk": DiskWithLostSlots})
 
 

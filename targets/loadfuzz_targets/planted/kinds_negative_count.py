@@ -8,7 +8,7 @@ from loadfuzz_targets.planted.bug import Parts, PlantedBug, Site
 from loadfuzz_targets.planted.descriptions import with_field
 from loadfuzz_targets.planted.examples import with_value
 from savevm.devices.base import Fault
-from savevm.devices.kinds import PAGE_BYTES, Kinds, counts_fault
+from savevm.devices.kinds import Kinds, counts_fault
 from savevm.qemufile import QEMUFileReader
 from savevm.vmstate import fieldtypes
 from savevm.vmstate.description import Opaque, VMStateDescription, VMStateField
@@ -40,7 +40,6 @@ def _plant(site: Site) -> Parts:
             info = replace(fieldtypes.BUFFER, get=get)
             return with_field(super().description(), ("pages",), info=info)
 
-    assert PAGE_BYTES
     return Parts(devices={"kinds": KindsWithNegativePages})
 
 
