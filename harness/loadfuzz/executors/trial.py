@@ -13,11 +13,6 @@ from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.inputs import WHOLE, Delivery, Input
 from savevm.document import Document
 
-LOADS_UNTIL_STEADY: Final = 2
-"""Loads after which what a loader sets up once is set up."""
-LOADS_TO_GROW: Final = 2
-"""Further loads, after which what piles up has."""
-
 
 class Bench:
     """What the trials of one executor share.
@@ -128,8 +123,8 @@ class LoadTrial:
     """See :class:`loadfuzz.abc.Trial`.  Good until its executor's next execution."""
 
     __slots__ = (
-        "_after", "_bench", "_damages", "_document", "_faults", "_histories", "_reloads",
-        "_repeats", "_saved", "digest_before", "execution", "input",
+        "_after", "_bench", "_damages", "_document", "_faults", "_growth", "_histories", "_reloads",
+        "_repeats", "_saved", "_thrice", "digest_before", "execution", "input",
     )  # fmt: skip
 
     def __init__(self, bench: Bench, item: Input, execution: Execution, digest_before: str) -> None:
@@ -144,6 +139,8 @@ class LoadTrial:
         self._reloads: dict[bytes, tuple[Outcome, bytes]] | None = None
         self._histories: dict[tuple[bytes, ...], Outcome] | None = None
         self._faults: tuple[str, ...] | None = None
+        self._growth: Growth | None = None
+        self._thrice = False
         self._damages: tuple[str, ...] | None = None
 
     @property
@@ -194,6 +191,8 @@ class LoadTrial:
         if self._repeats is None:
             self._repeats = {}
         key = (stream, delivery)
+        if key == (self.input.stream, WHOLE):
+            self._load_thrice()
         outcome = self._repeats.get(key)
         if outcome is None:
             _, outcome = self._load_fresh(stream, delivery)
@@ -266,6 +265,8 @@ class LoadTrial:
         if self._histories is None:
             self._histories = {}
         key = tuple(streams)
+        if key == (self.input.stream,):
+            self._load_thrice()
         outcome = self._histories.get(key)
         if outcome is None:
             bench = self._bench
@@ -293,25 +294,39 @@ class LoadTrial:
         """See :meth:`loadfuzz.abc.Trial.growth`.
 
         Raises:
-            SubjectError: the fresh subject fails in something else than a load.
+            SubjectError: the fresh subject fails in something else than the load.
         """
-        bench = self._bench
+        self._load_thrice()
+        return self._growth
+
+    def _load_thrice(self) -> None:
+        """Load the input into one fresh subject three times over, once for all who ask.
+
+        The first time is a fresh load, the second one on top of itself; by then what a
+        loader sets up once is set up, and what the third leaves behind piles up.
+        """
+        if self._thrice:
+            return
+        self._thrice = True
+        if self._repeats is None:
+            self._repeats = {}
+        if self._histories is None:
+            self._histories = {}
+        bench, stream = self._bench, self.input.stream
         subject = bench.fresh()
+        self._repeats[stream, WHOLE] = bench.load(subject, stream)
+        self._histories[stream,] = bench.load(subject, stream)
         if not isinstance(subject, Accountable):
-            return None
-        for _ in range(LOADS_UNTIL_STEADY):
-            bench.load(subject, self.input.stream)
+            return
         before = dict(guarded_call("counting resources", subject.resources, bench.watchdog))
-        for _ in range(LOADS_TO_GROW):
-            bench.load(subject, self.input.stream)
+        guarded_load(subject, Input(stream), None, bench.watchdog)
         after = guarded_call("counting resources", subject.resources, bench.watchdog)
         piled_up = tuple(
-            (name, (count - before.get(name, 0)) // LOADS_TO_GROW)
+            (name, count - before.get(name, 0))
             for name, count in after.items()
-            # Less than one a load is somebody else's.
-            if abs(count - before.get(name, 0)) >= LOADS_TO_GROW
+            if count != before.get(name, 0)
         )
-        return Growth(piled_up, tuple(subject.damages()))
+        self._growth = Growth(piled_up, tuple(subject.damages()))
 
     def at_twin(self) -> Outcome | None:
         """See :meth:`loadfuzz.abc.Trial.at_twin`.

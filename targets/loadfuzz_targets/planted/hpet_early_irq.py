@@ -6,8 +6,8 @@ from loadfuzz.bench.truth import BugRow
 from loadfuzz_targets.planted.bug import Parts, PlantedBug, Site
 from loadfuzz_targets.planted.examples import with_value
 from savevm.devices.hpet import IRQ_LINE, Hpet
+from savevm.devices.intc import Intc
 from savevm.load import Loader
-from savevm.state import State, walk
 
 
 def _plant(site: Site) -> Parts:
@@ -25,17 +25,19 @@ def _plant(site: Site) -> Parts:
         """Sees whether a failed load has changed the controller."""
 
         def load(self) -> None:
-            intc = self.machine.devices.get("intc")
-            before = walked(intc)
+            before = self.lines()
             try:
                 super().load()
             except BaseException:
-                if walked(intc) != before:
+                if self.lines() != before:
                     site.canary.triggered()
                 raise
 
-    def walked(device: object) -> list[object]:
-        return list(walk(device)) if isinstance(device, State) else []
+        def lines(self) -> tuple[object, ...]:
+            intc = self.machine.devices.get("intc")
+            if not isinstance(intc, Intc):
+                return ()
+            return intc.irr, intc.levels, intc.next_priority, tuple(intc.line_counts)
 
     return Parts(devices={"hpet": HpetThatInterruptsEarly}, loader=LoaderThatLooksOn)
 
