@@ -147,7 +147,8 @@ class Accountable(Protocol):
 
     def resources(self) -> Mapping[str, int]:
         """How many there are now of what a load must not pile up, by name:
-        handlers, timers, heap blocks, threads, open files."""
+        handlers, timers, heap blocks, threads, open files.  Cheap: asked after every
+        execution."""
 
     def damages(self) -> Sequence[str]:
         """What memory a load has overwritten that was not its own, by name of
@@ -218,6 +219,10 @@ class Trial(Protocol):
     def damages(self) -> tuple[str, ...]:
         """What the load broke (:meth:`Accountable.damages`); none for a subject
         that cannot tell."""
+
+    def holds_more(self) -> bool:
+        """Whether after the load there is more of anything that the subject counts
+        (:meth:`Accountable.resources`) than it began with."""
 
     def guest_run(self, steps: int) -> GuestRun:
         """Let the guest run on from the loaded state, and look again.  For an

@@ -108,7 +108,7 @@ class Places:
         for leaves in found.values():
             groups: dict[str, list[Node]] = {}
             for leaf in leaves:
-                groups.setdefault(_INDEX.sub("", leaf.path), []).append(leaf)
+                groups.setdefault(group_of(leaf), []).append(leaf)
             devices.append(Device(tuple(map(tuple, groups.values())), tuple(leaves)))
         return tuple(devices)
 
@@ -162,6 +162,12 @@ class Places:
             for leaf in self.of(role):
                 found.setdefault(self.document.bytes_of(leaf))
         return tuple(found)
+
+
+def group_of(leaf: Node) -> str:
+    """What a leaf is called, indices aside.  Where a device has no description its reads
+    are told apart by their order."""
+    return leaf.path if leaf.role is Role.DATA else _INDEX.sub("", leaf.path)
 
 
 def _listed(node: Node, numbers: list[Node]) -> Listed | None:

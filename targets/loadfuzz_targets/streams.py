@@ -13,6 +13,7 @@ from savevm.board import DEVICE_SETS, FULL, RAM, machine_with
 from savevm.commands import Command
 from savevm.constants import QEMU_VM_COMMAND
 from savevm.devices.disk import Disk
+from savevm.devices.sdcard import RESPONSE, SdCard
 from savevm.document import Document
 from savevm.machine import Machine
 from savevm.qemufile import BytesSink, QEMUFileWriter
@@ -194,6 +195,18 @@ def _disk_busy() -> bytes:
     return _plain(machine)
 
 
+def _card_answers() -> bytes:
+    """A card that is being read: the mode whose indices have bounds of their own."""
+    machine = _machine(DEVICE_SETS["storage"])
+    card = machine.devices["sdcard"]
+    assert isinstance(card, SdCard)
+    for _ in range(LONG_STEPS):
+        machine.step()
+        if card.mode == RESPONSE:
+            break
+    return _plain(machine)
+
+
 def _command(command: Command, payload: bytes) -> bytes:
     return b"".join(
         (
@@ -213,6 +226,7 @@ _FEATURES: Final[dict[str, Callable[[], bytes]]] = {
     "ram-in-parts": _in_parts,
     "ram-xbzrle": lambda: _in_parts(xbzrle=True),
     "disk-busy": _disk_busy,
+    "card-answers": _card_answers,
     "small-commands": _commands,
     "small-package": _package,
 }

@@ -16,13 +16,18 @@ from typing import Final
 from loadfuzz.abc import Mutable, Target
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.executors.documents import Documents
+from loadfuzz.mutation import splice
 from loadfuzz.mutators.stack import MutationStack
+from loadfuzz.mutators.sweep import Sweep
 from loadfuzz.places import Places
 from loadfuzz.rng import Rng
 
 EARNED: Final = 128
 """One byte in so many is earned: on the reference a tree costs some ten loads,
 so that making trees stays well below the cost of the loads themselves."""
+
+SWEEP_SHARE: Final = (1, 2)
+"""Share of children that come from the sweep while anything waits there."""
 
 CREDIT_MAX: Final = 1 << 18
 """Bytes of streams whose trees may be made in advance, and the credit to begin
@@ -49,6 +54,7 @@ class Breeder:
         "_last",
         "_rng",
         "_stack",
+        "_sweep",
         "_target",
         "size_max",
     )
@@ -68,6 +74,7 @@ class Breeder:
         self._rng = rng
         self._fault = fault
         self._credit = CREDIT_MAX
+        self._sweep = Sweep(rng.child("sweep"))
         self._last: bytes | None = None
         self._barren: Places | None = None
         self.size_max = size_max
@@ -94,11 +101,20 @@ class Breeder:
         return parent[:bound], NO_LINEAGE
 
     def _child(self, parent: bytes, donor: bytes, bound: int) -> tuple[bytes, Lineage]:
+        swept = self._sweep.next() if self._rng.chance(*SWEEP_SHARE) else None
+        if swept is not None:
+            parent, mutation = swept
+            child = splice(parent, mutation.splices)
+            if len(child) <= bound:
+                self._earn(child)
+                return child, Lineage(parent, (mutation,))
         known = parent in self._documents
         if not known and not self._affords(parent) and self._last is not None:
             parent, donor = self._last, parent
         places = self._documents.places(parent)
         self._last = parent
+        if not known:
+            self._sweep.add(parent, places)
         # A donor's tree is used where there is one; none is made for it.
         donated = self._documents.places(donor) if donor in self._documents else None
 
@@ -114,8 +130,11 @@ class Breeder:
         child, mutations = self._stack.child(subject, self._rng, again)
         if len(child) > bound:
             raise ValueError(f"a child of {len(child)} bytes where {bound} are allowed")
-        self._credit = min(self._credit + len(child) // EARNED + 1, CREDIT_MAX)
+        self._earn(child)
         return child, Lineage(parent, mutations)
+
+    def _earn(self, child: bytes) -> None:
+        self._credit = min(self._credit + len(child) // EARNED + 1, CREDIT_MAX)
 
     def _affords(self, stream: bytes) -> bool:
         # Debts are allowed, or a stream longer than the credit would never get its turn.

@@ -3,27 +3,30 @@
 Theory of operation.  What shows new behaviour is worth a closer look.  But a damaged
 field that is accepted shows none, and yet is the most telling input there is; so is a
 good stream that is refused.  So every input has a key: what was done to it, at which
-field, and how the load ended.  The 1st, 4th, 16th, ... input of each key is looked at.
+field, about how large what is there now is, and how the load ended.  The 1st, 4th,
+16th, ... input of each key is looked at.
 
-A closer look costs some tens of loads, and there are thousands of keys.  So looks have a
-budget, counted in executions and not by a clock, that a campaign may repeat itself:
-every execution earns a part of a look, and what cannot be afforded waits for the next
-of its key.
+A closer look costs some tens of loads, and there are thousands of keys.  So these looks
+have a budget, counted in executions and not by a clock, that a campaign may repeat
+itself: every execution earns a part of a look, and what cannot be afforded waits for the
+next of its key.  What is new is looked at whatever it costs: there is less and less of it.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from loadfuzz.execution import ExitKind
 from loadfuzz.mutation import Mutation
 
-EARNED: Final = 48
+EARNED: Final = 32
 """Executions that earn one look."""
 SAVED_MAX: Final = 256
 """Looks that can be saved up, and those to begin with."""
 KEYS_MAX: Final = 1 << 16
 """Keys told apart; then all are forgotten, which costs only time."""
+
+Key: TypeAlias = tuple[str, str, int, ExitKind]
 
 _NUMBERS: Final = re.compile(r"~?\d+|0x[0-9a-f]+")
 
@@ -35,7 +38,7 @@ class CloserLooks:
 
     def __init__(self) -> None:
         self._credit = SAVED_MAX * EARNED
-        self._seen: dict[tuple[str, str, ExitKind], int] = {}
+        self._seen: dict[Key, int] = {}
         self._places: dict[str, str] = {}
 
     def worth(self, kind: ExitKind, mutations: Sequence[Mutation], *, telling: bool) -> bool:
@@ -47,21 +50,22 @@ class CloserLooks:
             telling: feedback says that it showed something new.
         """
         self._credit = min(self._credit + 1, SAVED_MAX * EARNED)
-        due: list[tuple[tuple[str, str, ExitKind], int]] = []
+        due: list[tuple[Key, int]] = []
         for mutation in mutations:
-            key = (mutation.operator, self._place(mutation.path), kind)
+            key = (mutation.operator, self._place(mutation.path), len(mutation.new), kind)
             times = self._seen.get(key, 0) + 1
             if times & (times - 1) == 0 and times.bit_length() % 2:
                 due.append((key, times))
             else:
                 self._seen[key] = times
-        if not telling and not (due and self._credit >= EARNED):
-            return False
+        if not telling:
+            if not due or self._credit < EARNED:
+                return False
+            self._credit -= EARNED
         # Only what is looked at counts: what could not be afforded is still due.
         if len(self._seen) > KEYS_MAX:
             self._seen.clear()
         self._seen.update(due)
-        self._credit -= EARNED
         return True
 
     def _place(self, path: str) -> str:

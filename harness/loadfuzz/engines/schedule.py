@@ -11,12 +11,16 @@ The scheme, all of it.  Of eight draws
 
 The first and third are tournaments: of four entries drawn at random, the one
 wins whose rarest feature (of those that were new with it, if any were) the
-fewest executions have shown, and of equals the one that was mutated least.  A
-draw costs the same however large the corpus is.
+fewest executions have shown, for what it costs: a load takes longer the longer
+its stream, so many more of short streams fit into the same time.  Size stands
+for time, as its root, because pages are cheap and fields are not, and because a
+clock would make every run another.  Of equals the one wins that was mutated least.
+A draw costs the same however large the corpus is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Final
 
 from loadfuzz.feedback.novelty import Features, Novelty, Observation
@@ -27,6 +31,9 @@ ENTRIES_MAX: Final = 20_000
 
 RECENT: Final = 8
 TOURNAMENT: Final = 4
+
+BASE_SIZE: Final = 512
+"""Bytes that a load costs before its first one."""
 
 SMALLER: Final = (3, 4)
 """An input takes the place of another with the same behaviour when it has at
@@ -50,6 +57,11 @@ class Entry:
     rare: Features
     ours: bool
     drawn: int = 0
+
+    @property
+    def cost(self) -> int:
+        """Of a load, in no unit."""
+        return isqrt(BASE_SIZE + len(self.stream))
 
 
 class Schedule:
@@ -118,5 +130,5 @@ class Schedule:
         rarity = self._novelty.rarity
         return min(
             (rng.choice(entries) for _ in range(TOURNAMENT)),
-            key=lambda entry: (rarity(entry.rare), entry.drawn),
+            key=lambda entry: (rarity(entry.rare) * entry.cost, entry.drawn),
         )

@@ -82,7 +82,7 @@ class InProcessExecutor:
         bench = self._bench
         if bench.touched or trial.execution.kind is not ExitKind.REJECTED:
             return False
-        if bench.accountable and trial.damages():
+        if bench.accountable and (trial.damages() or trial.holds_more()):
             return False
         try:
             return trial.digest_after == self._pristine

@@ -27,11 +27,12 @@ class Bench:
         current: the trial whose load the subject has seen last.
         touched: the subject did more than that load and must be reset.
         accountable: the subject can say what it holds and what is broken.
+        held: what it held when it was new, by name.
     """
 
     __slots__ = (
         "_at_start", "_spare", "_twin", "_twin_subject", "accountable", "current", "documents",
-        "subject", "target", "touched", "watchdog",
+        "held", "subject", "target", "touched", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +45,7 @@ class Bench:
         self.current: LoadTrial | None = None
         self.touched = False
         self.accountable = isinstance(subject, Accountable)
+        self.held = dict(subject.resources()) if isinstance(subject, Accountable) else {}
         self._spare: Subject | None = None
         self._twin: Target | None = None
         self._twin_subject: Subject | None = None
@@ -123,8 +125,8 @@ class LoadTrial:
     """See :class:`loadfuzz.abc.Trial`.  Good until its executor's next execution."""
 
     __slots__ = (
-        "_after", "_bench", "_damages", "_document", "_faults", "_growth", "_histories", "_reloads",
-        "_repeats", "_saved", "_thrice", "digest_before", "execution", "input",
+        "_after", "_bench", "_damages", "_document", "_faults", "_growth", "_histories", "_more",
+        "_reloads", "_repeats", "_saved", "_thrice", "digest_before", "execution", "input",
     )  # fmt: skip
 
     def __init__(self, bench: Bench, item: Input, execution: Execution, digest_before: str) -> None:
@@ -140,6 +142,7 @@ class LoadTrial:
         self._histories: dict[tuple[bytes, ...], Outcome] | None = None
         self._faults: tuple[str, ...] | None = None
         self._growth: Growth | None = None
+        self._more: bool | None = None
         self._thrice = False
         self._damages: tuple[str, ...] | None = None
 
@@ -238,6 +241,15 @@ class LoadTrial:
                 tuple(cast(Accountable, bench.subject).damages()) if (bench.accountable) else ()
             )
         return self._damages
+
+    def holds_more(self) -> bool:
+        """See :meth:`loadfuzz.abc.Trial.holds_more`."""
+        if self._more is None:
+            self._check_current()
+            bench = self._bench
+            now = cast(Accountable, bench.subject).resources() if bench.accountable else {}
+            self._more = any(count > bench.held.get(name, 0) for name, count in now.items())
+        return self._more
 
     def guest_run(self, steps: int) -> GuestRun:
         """See :meth:`loadfuzz.abc.Trial.guest_run`; once per trial.

@@ -20,6 +20,17 @@ def edges(size: int) -> tuple[int, ...]:
 EDGES: Final = {size: edges(size) for size in (1, 2, 4, 8)}
 
 
+def extremes(size: int) -> tuple[int, ...]:
+    """The few numbers that most checks forget: none, one, all ones, the ends of the signed
+    range."""
+    top = (1 << (8 * size)) - 1
+    sign = 1 << (8 * size - 1)
+    return (0, 1, top, top, sign, sign - 1, top - 1)
+
+
+EXTREMES: Final = {size: extremes(size) for size in (1, 2, 4, 8)}
+
+
 def another(old: int, size: int, rng: Rng, hints: tuple[int, ...] = ()) -> int:
     """A number of ``size`` bytes that may be worth trying in place of ``old``.
 
@@ -30,7 +41,9 @@ def another(old: int, size: int, rng: Rng, hints: tuple[int, ...] = ()) -> int:
     """
     top = (1 << (8 * size)) - 1
     way = rng.below(8)
-    if way <= 2:
+    if way <= 1:
+        return rng.choice(EXTREMES[size])
+    if way == 2:
         return rng.choice(EDGES[size])
     if way <= 4:
         return (old + rng.choice((1, -1, 2, -2, 4, -4, 8, -8, 16, 256, -256))) & top

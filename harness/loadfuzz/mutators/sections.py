@@ -1,5 +1,6 @@
 """The list of sections: drop, duplicate, reorder, retype, splice, cut."""
 
+from itertools import islice
 from typing import Final
 
 from loadfuzz.abc import Mutable
@@ -10,6 +11,8 @@ from savevm.document import NodeKind, SectionNode
 
 _KINDS: Final = {1: 4, 4: 1, 2: 3, 3: 2}
 """START and FULL look alike on the wire, so do PART and END."""
+_LEAVES_MAX: Final = 4096
+"""Leaves of a section that a stream is cut at."""
 _DONATED_MAX: Final = 1 << 16
 """Bytes taken from another stream at once: the largest device section of a
 real machine is about that long."""
@@ -81,11 +84,17 @@ def renumber(subject: Mutable, rng: Rng) -> Mutation | None:
 
 
 def cut(subject: Mutable, rng: Rng) -> Mutation | None:
-    """The stream ends: at a section's start or end, or inside it."""
+    """The stream ends: at a section's start or end, where a field begins, or anywhere."""
     section = _any(subject, rng)
     if section is None:
         return None
-    at = rng.choice((section.start, section.end, rng.between(section.start, section.end)))
+    way = rng.below(4)
+    if way == 0:
+        at = rng.choice((section.start, section.end))
+    elif way == 1:
+        at = rng.between(section.start, section.end)
+    else:
+        at = rng.choice(list(islice(section.leaves(), _LEAVES_MAX))).start
     return _cut("stream-cut", section.path, at, len(subject.stream), subject)
 
 

@@ -21,13 +21,16 @@ _KINDS: Final = frozenset({ExitKind.ACCEPTED, ExitKind.REJECTED, ExitKind.CRASHE
 
 
 def quick(trial: Trial) -> Violation | None:
-    """An alarm when memory beside a buffer was overwritten."""
+    """An alarm when memory beside a buffer was overwritten; and where there is more of
+    anything than before, the whole judgement."""
+    if trial.execution.kind in _KINDS and trial.holds_more():
+        return judge(trial)
     return _damaged(trial.damages())
 
 
 def judge(trial: Trial) -> Violation | None:
     """The same, and an alarm when loading again and again piles something up."""
-    violation = quick(trial)
+    violation = _damaged(trial.damages())
     if violation is not None or trial.execution.kind not in _KINDS:
         return violation
     growth = trial.growth()

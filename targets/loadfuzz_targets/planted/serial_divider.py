@@ -13,8 +13,11 @@ def _plant(site: Site) -> Parts:
     class SerialThatDivides(Serial):
         """Compares with the greatest value alone."""
 
-        def check_brgr(self) -> Fault | None:
+        def update_char_time(self) -> None:
             site.canary.check(not self.brgr)
+            super().update_char_time()
+
+        def check_brgr(self) -> Fault | None:
             return super().check_brgr() if self.brgr else None
 
     return Parts(devices={"serial": SerialThatDivides})

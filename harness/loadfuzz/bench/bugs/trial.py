@@ -5,7 +5,7 @@ from typing import Final
 
 from loadfuzz.bench.bugs.meetings import Meeting, united
 
-LOAD_TIMEOUT_S: Final = 0.4
+LOAD_TIMEOUT_S: Final = 0.2
 """CPU seconds after which a load counts as a hang: planted hangs are met again and
 again, and a good load takes milliseconds."""
 
