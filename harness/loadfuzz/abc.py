@@ -259,6 +259,7 @@ class Cost(StrEnum):
 
     CHEAP = "every execution"
     DEAR = "everything new and a sampled share"
+    DEAREST = "every fourth of those that dear ones see"
 
 
 @dataclass(frozen=True, slots=True)

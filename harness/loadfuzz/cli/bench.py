@@ -8,8 +8,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadfuzz.bench import fields, inspection, ram, tax
+from loadfuzz.bench import fields, inspection, ram, tax, upkeep
 from loadfuzz.bench.results import Figure
+from loadfuzz.cli import bench_bugs
 
 
 @click.group(name="bench")
@@ -19,6 +20,9 @@ def command() -> None:
     Every figure has a baseline that was measured in the same run; ratios can be
     compared between machines, absolute figures cannot.
     """
+
+
+command.add_command(bench_bugs.command)
 
 
 @command.command()
@@ -48,7 +52,7 @@ def command() -> None:
     "--only",
     multiple=True,
     metavar="NAME",
-    type=click.Choice(["ram", "fields", "run", "inspect"]),
+    type=click.Choice(["ram", "fields", "run", "upkeep", "inspect"]),
     help="Measure only this; may be repeated.",
 )
 def speed(
@@ -63,6 +67,7 @@ def speed(
         "ram": lambda: ram.measure(ram_mib),
         "fields": fields.measure,
         "run": lambda: tax.measure(execs),
+        "upkeep": lambda: upkeep.measure(execs),
         "inspect": lambda: inspection.measure(stream_mib),
     }
     figures: list[Figure] = []

@@ -98,6 +98,7 @@ class AtherisEngine:
             session.judge.fault,
         )
         session.corpus_size = len(self._known)
+        self._breeder.prime(seed.stream for seed in session.target.seeds())
         self._child: bytes | None = None
         self._lineage = NO_LINEAGE
         self._failure = ""

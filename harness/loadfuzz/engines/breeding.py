@@ -10,7 +10,7 @@ forever when a Python mutator raises or returns too much, and one bad operator
 must not end a campaign of any engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from loadfuzz.abc import Mutable, Target
@@ -26,8 +26,14 @@ EARNED: Final = 128
 """One byte in so many is earned: on the reference a tree costs some ten loads,
 so that making trees stays well below the cost of the loads themselves."""
 
+FIRST_SWEEP_SHARE: Final = (3, 4)
+"""Share of children that come from the sweep while fields wait that nobody has tried."""
+
 SWEEP_SHARE: Final = (1, 2)
-"""Share of children that come from the sweep while anything waits there."""
+"""The same while only fields wait that were tried on another stream."""
+
+PRIMED_MAX: Final = 256
+"""Streams whose trees are made before the first child."""
 
 CREDIT_MAX: Final = 1 << 18
 """Bytes of streams whose trees may be made in advance, and the credit to begin
@@ -79,6 +85,15 @@ class Breeder:
         self._barren: Places | None = None
         self.size_max = size_max
 
+    def prime(self, streams: Iterable[bytes]) -> None:
+        """Have the sweep know the fields of these streams, the shortest first: a field that
+        several have is tried where a load is quickest."""
+        for stream in sorted(streams, key=len)[:PRIMED_MAX]:
+            try:
+                self._sweep.add(stream, self._documents.places(stream))
+            except Exception as error:
+                self._fault("looking at a stream", error)
+
     def child(
         self, parent: bytes, donor: bytes, size_max: int | None = None
     ) -> tuple[bytes, Lineage]:
@@ -101,7 +116,8 @@ class Breeder:
         return parent[:bound], NO_LINEAGE
 
     def _child(self, parent: bytes, donor: bytes, bound: int) -> tuple[bytes, Lineage]:
-        swept = self._sweep.next() if self._rng.chance(*SWEEP_SHARE) else None
+        share = FIRST_SWEEP_SHARE if self._sweep.first_round else SWEEP_SHARE
+        swept = self._sweep.next() if self._rng.chance(*share) else None
         if swept is not None:
             parent, mutation = swept
             child = splice(parent, mutation.splices)

@@ -37,6 +37,9 @@ SUSPICION_SHARE: Final = 4
 target that hangs often does not use up the campaign; the re-run that confirms
 it has all of the limit, so that a load that was only slow is no finding."""
 
+DEAREST_SHARE: Final = 4
+"""Of the closer looks, the dearest oracles take part in one of so many."""
+
 SIGNATURES_MAX: Final = 1000
 """Signatures that one worker confirms and writes; an oracle that calls every
 alarm by another name must not fill the disk."""
@@ -93,6 +96,7 @@ class Judge:
         self._fault_texts: set[str] = set()
         self._hangs: set[str] = set()
         self._full = False
+        self._looks = 0
         self._until_dear = self._dear_share
         self.findings: list[str] = []
         self.faults = 0
@@ -145,7 +149,12 @@ class Judge:
         if new or self._until_dear <= 0:
             if self._until_dear <= 0:
                 self._until_dear = self._dear_share
+            self._looks += 1
             for oracle in self._dear:
+                if oracle.cost is Cost.DEAREST and self._looks % DEAREST_SHARE != 1:
+                    if oracle.quick is not None:
+                        alarms += self._hear(oracle, oracle.quick, trial, lineage)
+                    continue
                 judged[oracle.name] += 1
                 alarms += self._hear(oracle, oracle.judge, trial, lineage)
         else:

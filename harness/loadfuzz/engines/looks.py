@@ -8,8 +8,10 @@ field, about how large what is there now is, and how the load ended.  The 1st, 4
 
 A closer look costs some tens of loads, and there are thousands of keys.  So these looks
 have a budget, counted in executions and not by a clock, that a campaign may repeat
-itself: every execution earns a part of a look, and what cannot be afforded waits for the
-next of its key.  What is new is looked at whatever it costs: there is less and less of it.
+itself: every input earns a part of a look for the operator that made it, so that one
+with thousands of fields does not take the looks of one that moves sections.  What cannot
+be afforded waits for the next of its key.  What is new is looked at whatever it costs:
+there is less and less of it.
 """
 
 import re
@@ -19,10 +21,12 @@ from typing import Final, TypeAlias
 from loadfuzz.execution import ExitKind
 from loadfuzz.mutation import Mutation
 
-EARNED: Final = 32
-"""Executions that earn one look."""
-SAVED_MAX: Final = 256
-"""Looks that can be saved up, and those to begin with."""
+EARNED: Final = 24
+"""Inputs of an operator that earn it one look."""
+SAVED_MAX: Final = 12
+"""Looks that an operator can save up, and those that it begins with."""
+OPERATORS_MAX: Final = 1000
+"""Operators with a budget of their own; a mutator that invents names gets none."""
 KEYS_MAX: Final = 1 << 16
 """Keys told apart; then all are forgotten, which costs only time."""
 
@@ -37,7 +41,7 @@ class CloserLooks:
     __slots__ = ("_credit", "_places", "_seen")
 
     def __init__(self) -> None:
-        self._credit = SAVED_MAX * EARNED
+        self._credit: dict[str, int] = {}
         self._seen: dict[Key, int] = {}
         self._places: dict[str, str] = {}
 
@@ -49,19 +53,29 @@ class CloserLooks:
             mutations: what was done to it.
             telling: feedback says that it showed something new.
         """
-        self._credit = min(self._credit + 1, SAVED_MAX * EARNED)
+        credit = self._credit
+        affords = False
         due: list[tuple[Key, int]] = []
         for mutation in mutations:
-            key = (mutation.operator, self._place(mutation.path), len(mutation.new), kind)
+            operator = mutation.operator
+            saved = credit.get(operator)
+            if saved is None:
+                if len(credit) >= OPERATORS_MAX:
+                    continue
+                saved = SAVED_MAX * EARNED
+            saved = credit[operator] = min(saved + 1, SAVED_MAX * EARNED)
+            key = (operator, self._place(mutation.path), len(mutation.new), kind)
             times = self._seen.get(key, 0) + 1
             if times & (times - 1) == 0 and times.bit_length() % 2:
                 due.append((key, times))
+                if saved >= EARNED and not affords:
+                    affords = True
+                    if not telling:
+                        credit[operator] = saved - EARNED
             else:
                 self._seen[key] = times
-        if not telling:
-            if not due or self._credit < EARNED:
-                return False
-            self._credit -= EARNED
+        if not telling and not affords:
+            return False
         # Only what is looked at counts: what could not be afforded is still due.
         if len(self._seen) > KEYS_MAX:
             self._seen.clear()

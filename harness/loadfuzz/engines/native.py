@@ -58,7 +58,11 @@ class NativeEngine:
                 loader any more.
         """
         try:
-            return self._take_in() or self._loop()
+            reason = self._take_in()
+            if reason:
+                return reason
+            self._breeder.prime(entry.stream for entry in self._schedule.accepted)
+            return self._loop()
         except OSError as error:
             raise explain(error, f"using the corpus {self._corpus.folder}") from error
 

@@ -4,29 +4,45 @@ Theory of operation.  Chance spreads over all streams, devices, fields and numbe
 field that one seed in forty has, in a device of fifteen, waits long for the one number
 that its check forgot.  So whenever a stream shows fields that no stream before it had,
 the sweep notes for each of them the numbers worth trying: the ends of its type, its
-neighbours, and what other fields of the device hold.  Engines take from these, in
-random order, until none is left; then chance has it all.
+neighbours, and what other fields of the device hold; and that the stream may end where
+the field begins.  Engines take from these, in random order, until none is left; then
+chance has it all.
 
 What a field may be can depend on what others are, on a mode most of all.  So a field
 gets a few rounds, each on another stream; a round begins when the one before is done.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Final
 
 from loadfuzz.mutation import Mutation, Splice
 from loadfuzz.mutators.numbers import EXTREMES
 from loadfuzz.places import Device, Places, group_of
 from loadfuzz.rng import Rng
-from savevm.document import Node
+from savevm.document import Node, Role
 
 OPERATOR: Final = "field-sweep"
+CUT_OPERATOR: Final = "stream-cut-sweep"
 PENDING_MAX: Final = 1 << 16
 """Changes that wait; fields that come later than that are left to chance."""
 ROUNDS: Final = 3
 """Streams on which each field is tried."""
 SEEN_MAX: Final = 1 << 16
 """Fields told apart."""
+_SPOKEN: Final = (
+    Role.VERSION_ID,
+    Role.SUBSECTION_VERSION,
+    Role.INSTANCE_ID,
+    Role.SECTION_ID,
+    Role.FOOTER_ID,
+    Role.VMDESC_SIZE,
+    Role.RAM_LENGTH,
+    Role.COMMAND_LENGTH,
+)
+"""Numbers that speak of the stream and not of a device; tried on one stream only."""
+_VERSIONS: Final = (1, 3, 0x100, 0x101, 0x102, 0x0100_0001, 0x1000_0000)
+"""For them, beside the ends of their type: versions, some with bits above the eighth."""
 _NEAR: Final = 4
 """Integers before and behind a field whose values are tried in its place."""
 
@@ -48,6 +64,11 @@ class Sweep:
     def __len__(self) -> int:
         return sum(map(len, self._rounds))
 
+    @property
+    def first_round(self) -> bool:
+        """Whether there are fields that were not tried on any stream yet."""
+        return bool(self._rounds[0])
+
     def add(self, stream: bytes, places: Places) -> None:
         """Take in the fields of a stream that none before it had."""
         for device in places.devices:
@@ -57,7 +78,25 @@ class Sweep:
                 if times >= ROUNDS or len(self._seen) >= SEEN_MAX:
                     continue
                 self._seen[key] = times + 1
-                self._add(stream, device, self._rng.choice(group), self._rounds[times])
+                leaf = self._rng.choice(group)
+                self._add(stream, leaf, _near(device, leaf), self._rounds[times])
+        for role in _SPOKEN:
+            for leaf in places.of(role):
+                key = group_of(leaf)
+                if leaf.size in EXTREMES and key not in self._seen:
+                    self._seen[key] = ROUNDS
+                    self._add(stream, leaf, _VERSIONS, self._rounds[0])
+
+        for leaves in places.by_role.values():
+            for leaf in leaves:
+                key = "cut " + group_of(leaf)
+                if key not in self._seen and len(self._seen) < SEEN_MAX and leaf.start:
+                    self._seen[key] = ROUNDS
+                    cut = Splice(leaf.start, len(stream), b"")
+                    said = f"{len(stream) - leaf.start} bytes from {leaf.start:#x}"
+                    record = Mutation(CUT_OPERATOR, leaf.path, (cut,), said, "")
+                    if len(self._rounds[0]) < PENDING_MAX:
+                        self._rounds[0].append((stream, record))
 
     def next(self) -> tuple[bytes, Mutation] | None:
         """A parent and what to change of it; ``None`` when nothing waits."""
@@ -69,7 +108,11 @@ class Sweep:
         return pending.pop()
 
     def _add(
-        self, stream: bytes, device: Device, leaf: Node, pending: list[tuple[bytes, Mutation]]
+        self,
+        stream: bytes,
+        leaf: Node,
+        near: Iterable[int],
+        pending: list[tuple[bytes, Mutation]],
     ) -> None:
         size = leaf.element_size or leaf.size
         start = leaf.start + size * self._rng.below(leaf.size // size)
@@ -77,7 +120,7 @@ class Sweep:
         top = (1 << 8 * size) - 1
         old = int.from_bytes(before, "big")
         wanted = [*EXTREMES[size], old + 1, old - 1, old ^ 1, old + 256, 2 * old]
-        wanted += [value + more for value in _near(device, leaf) for more in (0, 1)]
+        wanted += [value + more for value in near for more in (0, 1)]
         for new in dict.fromkeys(value & top for value in wanted):
             if new != old and len(pending) < PENDING_MAX:
                 splice = Splice(start, start + size, new.to_bytes(size, "big"))

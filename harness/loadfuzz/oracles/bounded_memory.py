@@ -69,5 +69,5 @@ def _expected(size: int) -> str:
 
 
 BOUNDED_MEMORY: Final = Oracle(
-    NAME, judge, Cost.DEAR, "a load takes no more memory than its stream accounts for", quick
+    NAME, judge, Cost.DEAREST, "a load takes no more memory than its stream accounts for", quick
 )

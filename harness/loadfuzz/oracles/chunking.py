@@ -105,5 +105,5 @@ def _words(outcome: Outcome) -> str:
 
 
 CHUNKING: Final = Oracle(
-    NAME, judge, Cost.DEAR, "the outcome does not depend on the pieces in which a stream arrives"
+    NAME, judge, Cost.DEAREST, "the outcome does not depend on the pieces in which a stream arrives"
 )
