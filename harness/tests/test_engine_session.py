@@ -103,7 +103,9 @@ def test_dear_oracles_see_what_is_new_and_what_survived_an_operator(desk: Desk) 
     assert desk.judged[1:] == [b"QEVM3", b"QEVM6", b"QEVM18"]
     session.run(b"QEVMR", NO_LINEAGE)
     session.run(b"QEVMR refused", mutated)
-    assert desk.judged[4:] == [b"QEVMR"]
+    session.run(b"QEVMR refused again", mutated)
+    # The first that was refused for it, too: that may be a false alarm of the loader's.
+    assert desk.judged[4:] == [b"QEVMR", b"QEVMR refused"]
 
 
 def test_judging_can_wait_until_coverage_is_not_counted(desk: Desk) -> None:

@@ -8,7 +8,7 @@ from loadfuzz.abc import Mutable, Mutator
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.mutation import Mutation, Splice, apply, splice
 from loadfuzz.mutators import ALL
-from loadfuzz.mutators.stack import SWARM_CHILDREN, MutationStack
+from loadfuzz.mutators.stack import SWARM_CHILDREN, MutationStack, chosen
 from loadfuzz.places import Places
 from loadfuzz.rng import Rng
 from savevm.board import full_machine
@@ -53,6 +53,10 @@ def test_children_of_a_damaged_stream_replay_too(seed: int, at: int, junk: bytes
     assert apply(records, damaged) == child
 
 
+NEEDS_MORE = {"ram-xbzrle", "ram-encoded", "command", "crossover"}
+"""A fresh save has no second round and no command, and here nothing is donated."""
+
+
 @pytest.mark.parametrize("operator", ALL, ids=lambda operator: operator.name)
 def test_every_operator_finds_a_place_in_a_full_stream(operator: Mutator, full: bytes) -> None:
     machine = full_machine()
@@ -61,7 +65,7 @@ def test_every_operator_finds_a_place_in_a_full_stream(operator: Mutator, full: 
     rng = Rng(1)
     found = [operator.mutate(subject, rng) for _ in range(40)]
     made = [item for item in found if item is not None]
-    if operator.name == "ram-xbzrle":  # a fresh save has no second round
+    if operator.name in NEEDS_MORE:
         assert not made
         return
     assert made
@@ -99,3 +103,20 @@ def test_overlapping_splices_are_refused() -> None:
 def test_a_mutation_recorded_for_a_longer_parent_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         apply([Mutation("raw", "", (Splice(10, 12, b"x"),))], b"short")
+
+
+def test_a_fifth_to_a_quarter_of_the_draws_are_raw_bytes() -> None:
+    raw = sum(operator.weight for operator in ALL if operator.name.startswith("raw"))
+    assert 0.20 <= raw / sum(operator.weight for operator in ALL) <= 0.25
+
+
+def test_names_of_operators_are_their_own() -> None:
+    assert len({operator.name for operator in ALL}) == len(ALL)
+
+
+def test_operators_are_chosen_by_name_and_by_beginning() -> None:
+    picked = {operator.name: operator.weight for operator in chosen(ALL, {"raw*": 2, "raw-bit": 5})}
+    weights = {operator.name: operator.weight for operator in ALL}
+    assert set(picked) == {name for name in weights if name.startswith("raw")}
+    assert picked["raw-bit"] == 5 * weights["raw-bit"]
+    assert picked["raw-word"] == 2 * weights["raw-word"]

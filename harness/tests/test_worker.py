@@ -239,8 +239,8 @@ def test_a_claim_on_memory_beyond_all_reason_is_refused_and_the_worker_goes_on(
     heard, code, err = run(installed, path)
     assert code == 0, err
     (finding,) = [event for event in heard if isinstance(event, events.FindingAnnounced)]
-    assert finding.oracle == "clean-error"
-    assert "out of memory" in finding.signature
+    assert finding.oracle == "bounded-memory"
+    assert "DeadlySubject.load" in finding.signature
 
 
 def test_a_worker_that_is_not_in_a_load_dies_of_something_else(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ ALL: Final[tuple[Oracle, ...]] = (
     DIFFERENTIAL,
     IDEMPOTENT,
     TRUNCATION,
-    CHUNKING,
     NO_LEAK,
+    CHUNKING,
     BOUNDED_MEMORY,
 )
 """Every built-in oracle, the cheap ones first."""
