@@ -53,7 +53,7 @@ def test_a_bug_is_detected_when_its_oracle_rings_while_it_is_triggered() -> None
     one, two = ledger.meetings()
     assert one == Meeting("one", First(1.0, 1), First(3.0, 3), First(4.0, 4))
     assert two == Meeting("two")
-    assert (ledger.detected, ledger.complete) == (1, False)
+    assert (ledger.detected, ledger.complete) == (("one",), False)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,13 @@ def command(
     return _compare(plan, out, picture, run=not report_only, as_json=as_json)
 
 
+def _first(error: BaseException) -> BaseException:
+    """The first error of a tree of them: one trial failed, and the others were ended."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _list(target: str, *, as_json: bool) -> int:
     from rich.console import Console
 
@@ -172,7 +179,7 @@ def _compare(plan: "Plan", out: Path, picture: Path | None, *, run: bool, as_jso
         except KeyboardInterrupt:
             interrupted = True
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
+            raise _first(group) from group
     results = results_in(out)
     if not results:
         print("no trial has ended", file=sys.stderr)

@@ -36,10 +36,11 @@ if TYPE_CHECKING:  # they import the loader
 
 INSTRUMENT: Final = "--instrument"
 
-ADDRESS_SPACE_EXTRA: Final = 1 << 28
+ADDRESS_SPACE_EXTRA: Final = 1 << 29
 """Bytes of address space that a worker may take beyond what it has when it is
-ready: inputs are at most 2 MiB, so a load that wants 256 MiB believes a lie; and
-every such load takes the time to clear what it was given."""
+ready: inputs are at most 2 MiB and what we keep of them takes some 100 MiB, so a load
+that wants half a GiB believes a lie; and every such load takes the time to clear what it
+was given."""
 
 
 def run_batch(

@@ -93,9 +93,9 @@ class Ledger:
             heard.clear()
 
     @property
-    def detected(self) -> int:
-        """Bugs detected so far."""
-        return len(self._detected)
+    def detected(self) -> tuple[str, ...]:
+        """Names of the bugs detected so far."""
+        return tuple(self._detected)
 
     @property
     def complete(self) -> bool:

@@ -11,8 +11,9 @@ from typing import Final
 from loadfuzz import codec
 from loadfuzz.bench.bugs.fuzzers import fuzzer_named
 from loadfuzz.bench.bugs.trial import TrialRequest, TrialResult, WorkerResult, trial_of
+from loadfuzz.bench.truth import KnowsBugs
 from loadfuzz.children import spawn
-from loadfuzz.errors import InfraError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.plugins import load_target
 from loadfuzz.rng import Rng
 from loadfuzz.storage import Corpus, write_atomic
@@ -71,6 +72,9 @@ async def run_plan(plan: Plan, out: Path, told: Told, done: Callable[[TrialResul
     for name in plan.fuzzers:
         fuzzer_named(name)
     target = load_target(plan.target)
+    if not isinstance(target, KnowsBugs):
+        raise UsageError(f"target {plan.target!r} does not know its bugs; try planted")
+    bugs = len(target.bug_rows())
     packages = tuple(target.instrument)
     seeds = [seed.stream for seed in target.seeds()]
     # In turns, so that an interrupted comparison has about as many trials of each.
@@ -85,7 +89,7 @@ async def run_plan(plan: Plan, out: Path, told: Told, done: Callable[[TrialResul
     async def work() -> None:
         while waiting:
             name, number = waiting.pop()
-            result = await _trial(plan, name, number, out, packages, seeds, told)
+            result = await _trial(plan, name, number, out, packages, seeds, bugs, told)
             write_atomic(result_path(out, name, number), codec.encode_pretty(result))
             done(result)
 
@@ -121,6 +125,7 @@ async def _trial(
     out: Path,
     packages: tuple[str, ...],
     seeds: Sequence[bytes],
+    bugs: int,
     told: Told,
 ) -> TrialResult:
     folder = out / "running" / f"{name}-{number}"
@@ -138,31 +143,47 @@ async def _trial(
         replace(first, worker=worker, seed=rng.child(f"worker {worker}").seed >> 1)
         for worker in range(plan.workers)
     ]
+    detected: set[str] = set()
+    complete = asyncio.Event()
+
+    def more(names: Sequence[str]) -> None:
+        if not detected.issuperset(names):
+            detected.update(names)
+            told(name, number, len(detected))
+            if plan.until_all and len(detected) == bugs:
+                complete.set()
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_worker(request, lambda count: told(name, number, count)))
-                for request in requests
-            ]
+            tasks = [group.create_task(_worker(request, more, complete)) for request in requests]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return trial_of(name, number, rng.seed, [task.result() for task in tasks])
 
 
-async def _worker(request: TrialRequest, told: Callable[[int], None]) -> WorkerResult:
+async def _worker(
+    request: TrialRequest, told: Callable[[Sequence[str]], None], complete: asyncio.Event
+) -> WorkerResult:
+    """Run one worker to its end, or until all workers together have every bug."""
     path = Path(request.out) / f"request-{request.worker}.json"
     path.write_bytes(codec.encode(request))
     found: list[WorkerResult] = []
 
     def line(data: bytes) -> None:
         if data.startswith(b'{"detected"'):
-            told(int(codec.decode(data, dict[str, int])["detected"]))
+            told(codec.decode(data, dict[str, list[str]])["detected"])
         elif data.startswith(b"{"):
             found.append(codec.decode(data, WorkerResult))
 
     deadline_s = (request.seconds or UNBOUNDED_S) + GRACE_S
     command = [sys.executable, "-P", "-m", "loadfuzz.bench.bugs.worker", str(path)]
-    async with spawn(command, on_line=line) as child:
+    async with spawn(command, on_line=line) as child, asyncio.TaskGroup() as group:
+
+        async def stop() -> None:
+            await complete.wait()
+            await child.stop(GRACE_S)
+
+        stopping = group.create_task(stop())
         try:
             async with asyncio.timeout(deadline_s):
                 ended = await child.wait()
@@ -170,6 +191,8 @@ async def _worker(request: TrialRequest, told: Callable[[int], None]) -> WorkerR
             raise InfraError(
                 f"a trial of {request.fuzzer} did not end in {deadline_s:.0f} s"
             ) from error
+        finally:
+            stopping.cancel()
     if not found:
         raise InfraError(
             f"a trial of {request.fuzzer} failed ({ended}): {ended.stderr.strip()[-600:]}"

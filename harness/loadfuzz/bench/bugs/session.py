@@ -29,7 +29,7 @@ class BugSession(Session):
         watchdog: entered for as long as the session runs.
         last_input: as every session needs one.
         stopped: somebody wants the trial to end.
-        progress: is told the number of detected bugs when it grows.
+        progress: is told the names of the detected bugs when there are more.
 
     Raises:
         UsageError: the target does not know its bugs.
@@ -43,7 +43,7 @@ class BugSession(Session):
         watchdog: Watchdog,
         last_input: LastInput,
         stopped: Callable[[], bool],
-        progress: Callable[[int, int], None],
+        progress: Callable[[tuple[str, ...]], None],
     ) -> None:
         if not isinstance(target, KnowsBugs):
             raise UsageError(f"target {target.name!r} does not know its bugs; try planted")
@@ -65,9 +65,10 @@ class BugSession(Session):
         super().judge_pending()
         ledger = self.ledger
         ledger.settle(self._knows.take_met(), self.tally.executions)
-        if ledger.detected > self._told:
-            self._told = ledger.detected
-            self._progress(ledger.detected, self.tally.executions)
+        detected = ledger.detected
+        if len(detected) > self._told:
+            self._told = len(detected)
+            self._progress(detected)
 
     def run(self, stream: bytes, lineage: Lineage) -> Observation:
         """Run, judge and settle one input."""

@@ -1,6 +1,6 @@
 """One worker of one trial: ``python -m loadfuzz.bench.bugs.worker REQUEST.json``.
 
-Prints a line ``{"detected": n, "executions": m}`` when n grows, and the
+Prints a line ``{"detected": [names]}`` when there are more, and the
 :class:`~loadfuzz.bench.bugs.trial.WorkerResult` as the last one; on SIGTERM and SIGINT
 too.  Nothing here may import ``savevm`` at module level: Atheris has to do that.
 """
@@ -59,9 +59,7 @@ def _run(request: TrialRequest, channel: Channel) -> None:
     with LastInput(Path(request.out), batch) as last_input, watchdog:
         session = BugSession(
             request, batch, target, watchdog, last_input, lambda: bool(asked),
-            lambda detected, executions: channel.send(
-                codec.encode({"detected": detected, "executions": executions}) + b"\n"
-            ),
+            lambda detected: channel.send(codec.encode({"detected": detected}) + b"\n"),
         )  # fmt: skip
 
         def finish() -> None:
