@@ -28,6 +28,7 @@ LAZY: Final[Mapping[str, tuple[str, str]]] = {
     "seeds": ("loadfuzz.cli.seeds:command", "Make streams, or take them from a real QEMU."),
     "corpus": ("loadfuzz.cli.corpus:command", "Look after a collection of streams."),
     "bench": ("loadfuzz.cli.bench:command", "Measure, as ratios inside one run."),
+    "coverage": ("loadfuzz.cli.coverage:command", "List what of a loader no stream reaches."),
     "targets": ("loadfuzz.cli.targets:command", "List what can be fuzzed."),
     "doctor": ("loadfuzz.cli.doctor:command", "Say what is installed and what is missing."),
 }

@@ -1,0 +1,116 @@
+"""Collects the streams of a corpus and has them replayed under coverage.py."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from loadfuzz import codec
+from loadfuzz.coverage.branches import Reached, read
+from loadfuzz.coverage.child import Request
+from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.inputs import STREAM_SIZE_MAX
+from loadfuzz.plugins import load_target
+
+STREAMS_MAX: Final = 100_000
+"""Streams of one replay: under coverage.py some hours."""
+_IGNORED: Final = frozenset({".json", ".toml", ".md", ".txt", ".dict", ".ndjson"})
+"""Suffixes of what lies beside streams and is none."""
+
+
+def streams_in(paths: Sequence[Path]) -> list[Path]:
+    """The files that are named, and those in the folders that are named.
+
+    Raises:
+        UsageError: a path is not there, there is no stream, or there are too many.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(
+                file for file in path.rglob("*") if file.is_file() and file.suffix not in _IGNORED
+            )
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"{path} is no file and no folder")
+    if not found:
+        raise UsageError(f"no streams in {', '.join(map(str, paths))}")
+    if len(found) > STREAMS_MAX:
+        raise UsageError(f"{len(found)} streams, at most {STREAMS_MAX} are replayed; distil first")
+    for path in found:
+        size = path.stat().st_size
+        if size > STREAM_SIZE_MAX:
+            raise UsageError(f"{path} has {size} bytes, at most {STREAM_SIZE_MAX} are replayed")
+    return found
+
+
+def measure(
+    target: str, paths: Sequence[Path], html: Path | None, told: Callable[[int, int], None]
+) -> Reached:
+    """Replay streams and say which branches they reach.
+
+    Args:
+        target: name of the target.
+        paths: files and folders; the target's own seeds for none.
+        html: folder for coverage.py's HTML.
+        told: hears how many streams are done, and of how many.
+
+    Raises:
+        UsageError: there is nothing to replay, or nothing to measure.
+        InfraError: coverage.py is missing, or the replay failed.
+    """
+    if find_spec("coverage") is None:
+        raise InfraError("coverage.py is not installed: pip install 'loadfuzz[coverage]'")
+    found = load_target(target)
+    packages = tuple(found.instrument)
+    if not packages:
+        raise UsageError(f"target {target!r} names no package of its loader to measure")
+    with tempfile.TemporaryDirectory(prefix="loadfuzz-coverage-") as name:
+        folder = Path(name)
+        if paths:
+            streams = streams_in(paths)
+        else:
+            streams = []
+            for number, seed in enumerate(found.seeds()):
+                path = folder / f"seed-{number}"
+                path.write_bytes(seed.stream)
+                streams.append(path)
+        report = folder / "report.json"
+        request = Request(
+            target, packages, tuple(str(path.absolute()) for path in streams), str(report),
+            "" if html is None else str(html.absolute()),
+        )  # fmt: skip
+        (folder / "request.json").write_bytes(codec.encode(request))
+        _run(folder / "request.json", len(streams), told)
+        try:
+            return read(report.read_bytes())
+        except OSError as error:
+            raise InfraError(
+                f"coverage.py has measured nothing of {', '.join(packages)}"
+            ) from error
+
+
+def _run(request: Path, total: int, told: Callable[[int, int], None]) -> None:
+    command = [sys.executable, "-P", "-m", "loadfuzz.coverage.child", str(request)]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as child,
+    ):
+        assert child.stdout is not None
+        try:
+            for done, _ in enumerate(child.stdout, 1):
+                told(done, total)
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+        if code:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip()[-600:]
+            raise InfraError(f"replaying under coverage.py failed (status {code}): {said}")
