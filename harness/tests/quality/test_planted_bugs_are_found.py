@@ -7,6 +7,7 @@ Budgets are in executions, not seconds, so that a slow machine finds the same.
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from loadfuzz.bench.bugs.trial import TrialRequest
 from loadfuzz.bench.truth import KnowsBugs
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.native import NativeEngine
+from loadfuzz.engines.worker import guard_memory
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.plugins import load_target
 from loadfuzz.rng import Rng
@@ -59,7 +61,13 @@ def campaign(target: Target, executions: int, seed: int, folder: Path) -> tuple[
         session = BugSession(
             request, batch, target, watchdog, last_input, lambda: False, lambda *told: None
         )
-        NativeEngine(session, Rng(seed)).run()
+        # As a worker does: one of the bugs takes what memory it is promised.
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        guard_memory()
+        try:
+            NativeEngine(session, Rng(seed)).run()
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         return session.outcome().meetings
 
 
