@@ -177,6 +177,7 @@ BAD: list[tuple[str, str, Spoil]] = [
     ("disk", "one tag twice", two_requests(1, 1, 1)),
     ("disk", "tag that nobody knows", two_requests(1, 2, 1)),
     ("disk", "slot that nobody asked for", two_requests(1, 2, 1, 2, 3)),
+    ("disk", "slot past the end", both(request(), item("inflight", 0, sector=4096))),
     ("disk", "too many completions", extend("completions", Completion, 9)),
     ("disk", "remapped to past the end", lambda d: d.remapped.update({1: Slot(4096)})),
     ("disk", "too many remapped", lambda d: d.remapped.update({n: Slot() for n in range(17)})),

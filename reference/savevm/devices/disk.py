@@ -103,10 +103,15 @@ def requests_fault(s: "Disk") -> Fault | None:
 
 
 def inflight_fault(s: "Disk") -> Fault | None:
-    """The tree has exactly the queue's tags, and no tag comes twice."""
+    """The tree has exactly the queue's tags, no tag comes twice, and all lie on the disk."""
     tags = [r.tag for r in s.requests]
-    return unlike("requests.tag", len(set(tags)), len(tags)) or unlike(
-        "inflight", sorted(s.inflight), sorted(tags)
+    return (
+        unlike("requests.tag", len(set(tags)), len(tags))
+        or unlike("inflight", sorted(s.inflight), sorted(tags))
+        or first_fault(
+            outside(f"inflight{{{tag}}}.sector", slot.sector, 0, s.capacity - 1)
+            for tag, slot in s.inflight.items()
+        )
     )
 
 
@@ -221,7 +226,7 @@ class Disk(SimDevice):
         return requests_fault(self)
 
     def check_inflight(self) -> Fault | None:
-        """B42: one tag, one request."""
+        """B42, B01: one tag, one request, on a sector that there is."""
         return inflight_fault(self)
 
     def check_remapped(self) -> Fault | None:
