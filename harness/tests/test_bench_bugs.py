@@ -110,7 +110,6 @@ def test_fuzzers_that_have_not_run_are_left_out() -> None:
     assert found.contests == ()
 
 
-@pytest.mark.skipif(find_spec("matplotlib") is None, reason="pictures need the extra: report")
 def test_a_picture_is_drawn_and_another_suffix_is_refused(tmp_path: Path) -> None:
     draw(RESULTS, ["ours", "theirs"], 20.0, tmp_path / "curves.svg")
     assert "theirs (10 trials)" in (tmp_path / "curves.svg").read_text() or (
