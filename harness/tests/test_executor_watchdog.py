@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from types import FunctionType
 
 import pytest
 
@@ -67,6 +68,20 @@ def test_the_frames_end_in_the_function_that_loops() -> None:
         watchdog.armed = False
     name = caught.value.frames[-1].split(":")[1]
     assert name.endswith("<locals>.loops")
+
+
+def test_coverage_is_not_interrupted_while_it_may_hold_its_lock() -> None:
+    as_coverage = FunctionType(burn.__code__, {"__name__": "coverage.collector", "time": time})
+    lock_held = True
+    with Watchdog(0.02) as watchdog:
+        watchdog.serial += 1
+        watchdog.armed = True
+        with pytest.raises(HangError):
+            as_coverage(0.3)
+            lock_held = False
+            burn(20)
+        watchdog.armed = False
+    assert not lock_held
 
 
 def test_everything_is_given_back() -> None:

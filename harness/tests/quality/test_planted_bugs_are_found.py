@@ -25,10 +25,7 @@ from loadfuzz.plugins import load_target
 from loadfuzz.rng import Rng
 from loadfuzz.storage import Corpus
 
-pytestmark = pytest.mark.no_cover
-"""A load that hangs is interrupted wherever it is, and that may be while coverage holds its
-lock: then the next line of the loader waits for ever."""
-
+pytestmark = pytest.mark.no_cover  # measured code is slow, and others cover the loader
 SEED = 46
 ALONE_EXECUTIONS = 8_000
 ALL_EXECUTIONS = 12_000
