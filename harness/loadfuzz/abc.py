@@ -273,6 +273,8 @@ class Oracle:
         promise: one line: what a good loader does.
         quick: of a dear oracle the part that costs nothing and sees every
             execution; ``judge`` includes it.
+        cost_refused: the same where the load was refused, ``None`` for ``cost``: most
+            loads are, and a refusal has less to tell.
     """
 
     name: str
@@ -280,6 +282,7 @@ class Oracle:
     cost: Cost
     promise: str
     quick: Callable[[Trial], Violation | None] | None = None
+    cost_refused: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)

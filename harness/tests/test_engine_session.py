@@ -95,7 +95,6 @@ def test_dear_oracles_see_what_is_new_and_what_survived_an_operator(desk: Desk) 
     session = desk.session()
     mutated = Lineage(b"QEVMa", (Mutation("footer-id", "", ()),))
     session.run(b"QEVM1", NO_LINEAGE)
-    session.run(b"QEVM2", NO_LINEAGE)
     assert desk.judged == [b"QEVM1"]
     for number in range(3, 20):
         session.run(b"QEVM%d" % number, mutated)

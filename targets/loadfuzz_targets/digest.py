@@ -5,13 +5,16 @@ device it is about.  What a stream does not carry (``not_migrated``, the run
 state) has a part of its own, marked as :mod:`loadfuzz.oracles.digests` wants it.
 
 The same rule as :func:`savevm.state.digest`, several times faster: what is
-state becomes plain lists and tuples, of which ``repr`` writes the text in C.
+state becomes plain lists and tuples, of which ``repr`` writes the text in C,
+and most loads leave most devices alone, whose digests stay as they were.
 """
 
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 from loadfuzz.oracles.digests import NOT_CARRIED
+from loadfuzz_targets.baseline import Baseline
 from savevm.devices.base import SimDevice
 from savevm.machine import Device, Machine
 from savevm.state import State
@@ -25,25 +28,67 @@ _OUTSIDE: Final = ("outside",)
 """Stands for what is no state: a machine, a callback."""
 
 
+@dataclass(frozen=True, slots=True)
+class _DeviceDigest:
+    """What one device comes to.
+
+    Attributes:
+        carried: the part of what a stream carries.
+        local: the part of what it does not, ``""`` when there is none.
+    """
+
+    carried: str
+    local: str
+
+
+class MachineDigest:
+    """Digests one machine again and again.
+
+    Args:
+        machine: as it is now is what its devices are compared with.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._kept = {
+            name: (device, Baseline(device), _digest_of_device(name, device))
+            for name, device in machine.devices.items()
+            if isinstance(device, State)
+        }
+
+    def now(self) -> str:
+        """All state that a load can touch; equal for equal state."""
+        machine = self._machine
+        carried: list[str] = []
+        local: list[str] = []
+        for name, device in machine.devices.items():
+            known = self._kept.get(name)
+            if known is not None and known[0] is device and not known[1].changed():
+                digest = known[2]
+            else:
+                digest = _digest_of_device(name, device)
+            carried.append(digest.carried)
+            if digest.local:
+                local.append(digest.local)
+        if machine.ram is not None:
+            carried.append(f"ram={machine.ram.digest()[: 2 * _BYTES]}")
+        timers = machine.timers.timers
+        local.append(_part(NOT_CARRIED + "board", [machine.board, machine.clock, *timers]))
+        return " ".join((*carried, *local))
+
+
 def digest_of_machine(machine: Machine) -> str:
-    """All state that a load can touch; equal for equal state."""
-    parts: list[str] = []
-    local: list[str] = []
-    for name, device in machine.devices.items():
-        kept = _not_migrated(device)
-        attributes = vars(device)
-        parts.append(_part(name, {k: v for k, v in attributes.items() if k not in kept}))
-        if kept:
-            local.append(_part(NOT_CARRIED + name, {k: attributes[k] for k in kept}))
-    if machine.ram is not None:
-        parts.append(f"ram={machine.ram.digest()[: 2 * _BYTES]}")
-    timers = machine.timers.timers
-    local.append(_part(NOT_CARRIED + "board", [machine.board, machine.clock, *timers]))
-    return " ".join((*parts, *local))
+    """The digest of a machine that is asked once."""
+    return MachineDigest(machine).now()
 
 
-def _not_migrated(device: Device) -> frozenset[str]:
-    return device.not_migrated if isinstance(device, SimDevice) else frozenset()
+def _digest_of_device(name: str, device: Device) -> _DeviceDigest:
+    kept = device.not_migrated if isinstance(device, SimDevice) else frozenset()
+    attributes = vars(device)
+    carried = _part(name, {k: v for k, v in attributes.items() if k not in kept})
+    if not kept:
+        return _DeviceDigest(carried, "")
+    return _DeviceDigest(carried, _part(NOT_CARRIED + name, {k: attributes[k] for k in kept}))
 
 
 def _part(name: str, state: object) -> str:

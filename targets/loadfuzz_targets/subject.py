@@ -3,7 +3,7 @@
 It is loaded into again and again, many hundred times a second, so what happens
 between two loads must cost less than a load: the state at the start is captured
 once, :meth:`MachineSubject.reset` writes it back into the same objects, and
-:meth:`MachineSubject.digest` computes nothing as long as all is as it was then.
+:meth:`MachineSubject.digest` computes nothing anew of what is as it was then.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from loadfuzz.inputs import Delivery
 from loadfuzz_targets.baseline import Baseline
-from loadfuzz_targets.digest import digest_of_machine
+from loadfuzz_targets.digest import MachineDigest
 from loadfuzz_targets.memory import MemoryImage
 from savevm.load import Loader
 from savevm.machine import Machine
@@ -45,7 +45,8 @@ class MachineSubject:
         self._reader = reader
         self._baseline = Baseline(*machine.roots())
         self._memory = MemoryImage(machine.ram) if machine.ram is not None else None
-        self._digest_at_start = digest_of_machine(machine)
+        self._digest = MachineDigest(machine)
+        self._digest_at_start = self._digest.now()
         self._nics_at_start = list(machine.nics)
 
     def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
@@ -77,7 +78,7 @@ class MachineSubject:
         """State by device and RAM: see :mod:`loadfuzz_targets.digest`."""
         if self._as_at_start():
             return self._digest_at_start
-        return digest_of_machine(self.machine)
+        return self._digest.now()
 
     def save(self) -> bytes:
         """The present state as a stream."""

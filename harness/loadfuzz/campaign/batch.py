@@ -49,7 +49,7 @@ class Batch:
     seed: int
     seconds: float | None
     executions: int | None
-    dear_share: int = 128
+    dear_share: int = 512
     load_timeout_s: float = LOAD_TIMEOUT_S
 
 

@@ -89,7 +89,7 @@ def command(
 ) -> int:  # fmt: skip
     """See the help text above."""
     from loadfuzz.bench.bugs.fuzzers import fuzzer_named
-    from loadfuzz.bench.bugs.running import Plan
+    from loadfuzz.bench.bugs.running import PLAN, Plan, plan_in
 
     if list_only:
         return _list(target, as_json=as_json)
@@ -109,10 +109,13 @@ def command(
     if out is None:
         with tempfile.TemporaryDirectory(prefix="loadfuzz-bench-") as name:
             return _compare(plan, Path(name), picture, run=True, as_json=as_json)
-    if report_only and not out.is_dir():
-        raise UsageError(f"{out} is no folder of results")
+    if report_only:
+        kept = plan_in(out)
+        if kept is None:
+            raise UsageError(f"{out} is no folder of results: it has no {PLAN}")
+        return _compare(kept, out, picture, run=False, as_json=as_json)
     out.mkdir(parents=True, exist_ok=True)
-    return _compare(plan, out, picture, run=not report_only, as_json=as_json)
+    return _compare(plan, out, picture, run=True, as_json=as_json)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -17,6 +17,7 @@ from loadfuzz.abc import Mutable, Target
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.executors.documents import Documents
 from loadfuzz.mutation import splice
+from loadfuzz.mutators import sweep
 from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.mutators.sweep import Sweep
 from loadfuzz.places import Places
@@ -80,7 +81,11 @@ class Breeder:
         self._rng = rng
         self._fault = fault
         self._credit = CREDIT_MAX
-        self._sweep = Sweep(rng.child("sweep"))
+        self._sweep = Sweep(
+            rng.child("sweep"),
+            fields=stack.allows(sweep.OPERATOR),
+            cuts=stack.allows(sweep.CUT_OPERATOR),
+        )
         self._last: bytes | None = None
         self._barren: Places | None = None
         self.size_max = size_max
@@ -126,7 +131,7 @@ class Breeder:
                 return child, Lineage(parent, (mutation,))
         known = parent in self._documents
         if not known and not self._affords(parent) and self._last is not None:
-            parent, donor = self._last, parent
+            parent, donor, known = self._last, parent, True
         places = self._documents.places(parent)
         self._last = parent
         if not known:

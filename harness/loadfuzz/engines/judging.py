@@ -108,7 +108,7 @@ class Judge:
         with the whole CPU limit does not end either, else that re-run."""
         escape = trial.execution.escape
         place = escape.frames[-1].rpartition(":")[0] if escape and escape.frames else ""
-        if place in self._hangs:
+        if place and place in self._hangs:
             return trial
         try:
             executor = self._open_executor()
@@ -121,7 +121,7 @@ class Judge:
             self.fault("confirming a hang", error)
             return trial
         if again.execution.kind is ExitKind.TIMED_OUT:
-            if len(self._hangs) < SIGNATURES_MAX:
+            if place and len(self._hangs) < SIGNATURES_MAX:
                 self._hangs.add(place)
             return trial
         return again
@@ -150,8 +150,10 @@ class Judge:
             if self._until_dear <= 0:
                 self._until_dear = self._dear_share
             self._looks += 1
+            refused = trial.execution.kind is ExitKind.REJECTED
             for oracle in self._dear:
-                if oracle.cost is Cost.DEAREST and self._looks % DEAREST_SHARE != 1:
+                cost = oracle.cost_refused if refused and oracle.cost_refused else oracle.cost
+                if cost is Cost.DEAREST and self._looks % DEAREST_SHARE != 1:
                     if oracle.quick is not None:
                         alarms += self._hear(oracle, oracle.quick, trial, lineage)
                     continue
@@ -254,11 +256,17 @@ class Judge:
         again = 0
         for _ in range(CONFIRMATIONS):
             try:
-                trial = self._open_executor().execute(item)
+                executor = self._open_executor()
+                # All of the limit: what was only slow is not what it seemed.
+                executor.allow(SUSPICION_SHARE)
+                try:
+                    trial = executor.execute(item)
+                    violation = self._ask(oracle, oracle.judge, trial)
+                finally:
+                    executor.allow(1)
             except Exception as error:
                 self.fault("confirming a finding", error)
                 continue
-            violation = self._ask(oracle, oracle.judge, trial)
             again += violation is not None and violation.signature == signature
         return again, CONFIRMATIONS
 

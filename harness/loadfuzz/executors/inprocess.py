@@ -82,9 +82,9 @@ class InProcessExecutor:
         bench = self._bench
         if bench.touched or trial.execution.kind is not ExitKind.REJECTED:
             return False
-        if bench.accountable and (trial.damages() or trial.holds_more()):
-            return False
         try:
+            if trial.damages() or trial.holds_more():
+                return False
             return trial.digest_after == self._pristine
         except SubjectError:
             return False

@@ -1,13 +1,13 @@
 """One input and what the target did with it, ready to be looked at closer."""
 
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from loadfuzz.abc import Accountable, Growth, GuestRun, HasTwin, Subject, Target
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Escape, Execution, ExitKind, Outcome, Refusal
 from loadfuzz.executors.documents import Documents
-from loadfuzz.executors.guard import guarded_call, guarded_load
+from loadfuzz.executors.guard import SubjectError, guarded_call, guarded_load
 from loadfuzz.executors.memory import peak_bytes_of
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.inputs import WHOLE, Delivery, Input
@@ -26,12 +26,11 @@ class Bench:
     Attributes:
         current: the trial whose load the subject has seen last.
         touched: the subject did more than that load and must be reset.
-        accountable: the subject can say what it holds and what is broken.
         held: what it held when it was new, by name.
     """
 
     __slots__ = (
-        "_at_start", "_spare", "_twin", "_twin_subject", "accountable", "current", "documents",
+        "_at_start", "_spare", "_twin", "_twin_subject", "current", "documents",
         "held", "subject", "target", "touched", "watchdog",
     )  # fmt: skip
 
@@ -44,7 +43,6 @@ class Bench:
         self.watchdog = watchdog
         self.current: LoadTrial | None = None
         self.touched = False
-        self.accountable = isinstance(subject, Accountable)
         self.held = dict(subject.resources()) if isinstance(subject, Accountable) else {}
         self._spare: Subject | None = None
         self._twin: Target | None = None
@@ -103,6 +101,27 @@ class Bench:
         """The twin's loader may be used again."""
         self._twin_subject = subject
 
+    def damages(self) -> tuple[str, ...]:
+        """What the subject says of its memory; nothing where it cannot tell.
+
+        Raises:
+            SubjectError: it fails.
+        """
+        if not isinstance(self.subject, Accountable):
+            return ()
+        return tuple(guarded_call("looking at redzones", self.subject.damages, self.watchdog))
+
+    def holds_more(self) -> bool:
+        """Whether the subject counts more of anything than when it was new.
+
+        Raises:
+            SubjectError: it fails.
+        """
+        if not isinstance(self.subject, Accountable):
+            return False
+        now = guarded_call("counting resources", self.subject.resources, self.watchdog)
+        return any(count > self.held.get(name, 0) for name, count in now.items())
+
     def load(self, subject: Subject, stream: bytes, delivery: Delivery = WHOLE) -> Outcome:
         """Load ``stream`` into a loader and say what that came to.
 
@@ -126,7 +145,7 @@ class LoadTrial:
 
     __slots__ = (
         "_after", "_bench", "_damages", "_document", "_faults", "_growth", "_histories", "_more",
-        "_reloads", "_repeats", "_saved", "_thrice", "digest_before", "execution", "input",
+        "_ran", "_reloads", "_repeats", "_saved", "_thrice", "digest_before", "execution", "input",
     )  # fmt: skip
 
     def __init__(self, bench: Bench, item: Input, execution: Execution, digest_before: str) -> None:
@@ -141,6 +160,7 @@ class LoadTrial:
         self._reloads: dict[bytes, tuple[Outcome, bytes]] | None = None
         self._histories: dict[tuple[bytes, ...], Outcome] | None = None
         self._faults: tuple[str, ...] | None = None
+        self._ran: GuestRun | SubjectError | None = None
         self._growth: Growth | None = None
         self._more: bool | None = None
         self._thrice = False
@@ -178,8 +198,10 @@ class LoadTrial:
         """
         if self._saved is None:
             self._check_current()
-            # A save may change state (the run state that it saves, for one).
+            # A save may change state (the run state that it saves, for one), and so may
+            # what the guest does afterwards.
             self.digest_after  # noqa: B018
+            self.damages()
             bench = self._bench
             bench.touched = True
             self._saved = guarded_call("saving the state", bench.subject.save, bench.watchdog)
@@ -237,9 +259,7 @@ class LoadTrial:
         if self._damages is None:
             self._check_current()
             bench = self._bench
-            self._damages = (
-                tuple(cast(Accountable, bench.subject).damages()) if (bench.accountable) else ()
-            )
+            self._damages = bench.damages()
         return self._damages
 
     def holds_more(self) -> bool:
@@ -247,16 +267,26 @@ class LoadTrial:
         if self._more is None:
             self._check_current()
             bench = self._bench
-            now = cast(Accountable, bench.subject).resources() if bench.accountable else {}
-            self._more = any(count > bench.held.get(name, 0) for name, count in now.items())
+            self._more = bench.holds_more()
         return self._more
 
     def guest_run(self, steps: int) -> GuestRun:
-        """See :meth:`loadfuzz.abc.Trial.guest_run`; once per trial.
+        """See :meth:`loadfuzz.abc.Trial.guest_run`; the guest runs once per trial, as
+        far as who asks first wants.
 
         Raises:
             SubjectError: a step or the save fails.
         """
+        if self._ran is None:
+            try:
+                self._ran = self._run_guest(steps)
+            except SubjectError as error:
+                self._ran = error
+        if isinstance(self._ran, SubjectError):
+            raise self._ran
+        return self._ran
+
+    def _run_guest(self, steps: int) -> GuestRun:
         loaded = self.faults()
         # What others ask about the state as loaded has to be asked before it moves on.
         self.saved()
@@ -284,7 +314,7 @@ class LoadTrial:
             bench = self._bench
             subject = bench.fresh()
             for stream in key:
-                bench.load(subject, stream)
+                guarded_load(subject, Input(stream), None, bench.watchdog)
             outcome = self._histories[key] = bench.load(subject, self.input.stream)
         return outcome
 
@@ -336,9 +366,10 @@ class LoadTrial:
         piled_up = tuple(
             (name, count - before.get(name, 0))
             for name, count in after.items()
-            if count != before.get(name, 0)
+            if count > before.get(name, 0)
         )
-        self._growth = Growth(piled_up, tuple(subject.damages()))
+        damages = guarded_call("looking at redzones", subject.damages, bench.watchdog)
+        self._growth = Growth(piled_up, tuple(damages))
 
     def at_twin(self) -> Outcome | None:
         """See :meth:`loadfuzz.abc.Trial.at_twin`.

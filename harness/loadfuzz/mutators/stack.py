@@ -36,10 +36,17 @@ class MutationStack:
         operators: what to draw from.
         swarm: decides about swarms; ``None`` for every operator at its own
             weight all the time.
+        factors: that chose these operators, ``None`` if nobody chose.
     """
 
-    def __init__(self, operators: Sequence[Mutator], swarm: Rng | None = None) -> None:
+    def __init__(
+        self,
+        operators: Sequence[Mutator],
+        swarm: Rng | None = None,
+        factors: Mapping[str, int] | None = None,
+    ) -> None:
         self._all = tuple(operators)
+        self._factors = factors
         self._swarm = swarm
         self._operators: list[Mutator] = []
         self._weights: list[int] = []
@@ -58,7 +65,11 @@ class MutationStack:
         """
         if operators is None and isinstance(target, ChoosesOperators):
             operators = target.operators()
-        return cls(ALL if operators is None else chosen(ALL, operators), swarm)
+        return cls(ALL if operators is None else chosen(ALL, operators), swarm, operators)
+
+    def allows(self, name: str) -> bool:
+        """Whether who chose operators wants one of that name, too."""
+        return self._factors is None or bool(factor_of(name, self._factors))
 
     def _draw_swarm(self) -> None:
         """About one operator in six is off, the others weigh half to double."""
@@ -130,17 +141,22 @@ def chosen(operators: Sequence[Mutator], factors: Mapping[str, int]) -> tuple[Mu
     """
     found: list[Mutator] = []
     for operator in operators:
-        factor = factors.get(operator.name, 0) or max(
-            (
-                value
-                for name, value in factors.items()
-                if name.endswith("*") and operator.name.startswith(name[:-1])
-            ),
-            default=0,
-        )
+        factor = factor_of(operator.name, factors)
         if factor:
             found.append(Operator(operator.name, operator.weight * factor, operator.mutate))
     return tuple(found)
+
+
+def factor_of(name: str, factors: Mapping[str, int]) -> int:
+    """The factor of an operator, 0 when it is not named; see :func:`chosen`."""
+    return factors.get(name, 0) or max(
+        (
+            value
+            for pattern, value in factors.items()
+            if pattern.endswith("*") and name.startswith(pattern[:-1])
+        ),
+        default=0,
+    )
 
 
 def _fits(mutation: Mutation, subject: Mutable) -> bool:

@@ -52,12 +52,16 @@ class Sweep:
 
     Args:
         rng: decides about their order.
+        fields: try the values of fields.
+        cuts: end streams where fields begin.
     """
 
-    __slots__ = ("_rng", "_rounds", "_seen")
+    __slots__ = ("_cuts", "_fields", "_rng", "_rounds", "_seen")
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, *, fields: bool = True, cuts: bool = True) -> None:
         self._rng = rng
+        self._fields = fields
+        self._cuts = cuts
         self._seen: dict[str, int] = {}
         self._rounds: tuple[list[tuple[bytes, Mutation]], ...] = tuple([] for _ in range(ROUNDS))
 
@@ -71,6 +75,12 @@ class Sweep:
 
     def add(self, stream: bytes, places: Places) -> None:
         """Take in the fields of a stream that none before it had."""
+        if self._fields:
+            self._add_fields(stream, places)
+        if self._cuts:
+            self._add_cuts(stream, places)
+
+    def _add_fields(self, stream: bytes, places: Places) -> None:
         for device in places.devices:
             for group in device.groups:
                 key = group_of(group[0])
@@ -83,10 +93,11 @@ class Sweep:
         for role in _SPOKEN:
             for leaf in places.of(role):
                 key = group_of(leaf)
-                if leaf.size in EXTREMES and key not in self._seen:
+                if leaf.size in EXTREMES and key not in self._seen and len(self._seen) < SEEN_MAX:
                     self._seen[key] = ROUNDS
                     self._add(stream, leaf, _VERSIONS, self._rounds[0])
 
+    def _add_cuts(self, stream: bytes, places: Places) -> None:
         for leaves in places.by_role.values():
             for leaf in leaves:
                 key = "cut " + group_of(leaf)

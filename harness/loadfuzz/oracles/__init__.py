@@ -34,8 +34,8 @@ ALL: Final[tuple[Oracle, ...]] = (
     INVARIANTS,
     DIFFERENTIAL,
     IDEMPOTENT,
-    TRUNCATION,
     NO_LEAK,
+    TRUNCATION,
     CHUNKING,
     BOUNDED_MEMORY,
 )

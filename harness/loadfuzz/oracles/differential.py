@@ -59,5 +59,9 @@ def _words(outcome: Outcome) -> str:
 
 
 DIFFERENTIAL: Final = Oracle(
-    NAME, judge, Cost.DEAR, "the target's twin comes to the same verdict and the same state"
+    NAME,
+    judge,
+    Cost.DEAR,
+    "the target's twin comes to the same verdict and the same state",
+    cost_refused=Cost.DEAREST,
 )

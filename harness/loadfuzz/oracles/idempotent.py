@@ -38,7 +38,7 @@ def judge(trial: Trial) -> Violation | None:
         return _alarm("another load in the same process", fresh, live)
     for what, before in (("itself", stream), ("a good stream", trial.at_start())):
         outcome = trial.after((before,))
-        if not _same(fresh, outcome):
+        if outcome.kind in _KINDS and not _same(fresh, outcome):
             return _alarm(what, fresh, outcome)
     return None
 
@@ -67,5 +67,9 @@ def _alarm(what: str, fresh: Outcome, outcome: Outcome) -> Violation:
 
 
 IDEMPOTENT: Final = Oracle(
-    NAME, judge, Cost.DEAR, "the outcome of a load does not depend on what was loaded before"
+    NAME,
+    judge,
+    Cost.DEAR,
+    "the outcome of a load does not depend on what was loaded before",
+    cost_refused=Cost.DEAREST,
 )

@@ -56,5 +56,10 @@ def _damaged(damages: tuple[str, ...]) -> Violation | None:
 
 
 NO_LEAK: Final = Oracle(
-    NAME, judge, Cost.DEAR, "a load leaves nothing behind and writes to nobody else's memory", quick
+    NAME,
+    judge,
+    Cost.DEAR,
+    "a load leaves nothing behind and writes to nobody else's memory",
+    quick,
+    cost_refused=Cost.DEAREST,
 )

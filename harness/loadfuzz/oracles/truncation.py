@@ -71,4 +71,6 @@ def _some(offsets: list[int], count: int, bits: int) -> list[int]:
     return sorted(taken | {offsets[-1]})
 
 
-TRUNCATION: Final = Oracle(NAME, judge, Cost.DEAR, "no stream that ends before its EOF is accepted")
+TRUNCATION: Final = Oracle(
+    NAME, judge, Cost.DEAREST, "no stream that ends before its EOF is accepted"
+)

@@ -91,10 +91,13 @@ def fuzz(
         for done in range(executions):
             if stopped(done):
                 break
-            stream = streams[done % len(streams)]
             dear = done < len(streams)
-            if not dear:
-                donor = draws.choice(streams)
+            if dear:
+                stream = streams[done]
+            else:
+                # Drawn, not in turn: every so many inputs dear oracles look, which would
+                # always be at children of the same streams.
+                stream, donor = draws.choice(streams), draws.choice(streams)
                 subject = Mutable(stream, executor.documents.places(stream), donor, STREAM_SIZE_MAX)
                 stream, _ = stack.child(subject, draws)
                 dear = done % DEAR_SHARE == 0

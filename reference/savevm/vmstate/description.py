@@ -168,18 +168,21 @@ class VMStateDescription:
     pre_save: Callable[[Opaque], int | None] | None = None
     load_state_old: "Callable[[QEMUFileReader, Opaque, int], int | None] | None" = None
     early_setup: bool = False
-    # Plans are derived from the fields alone, so keeping them changes nothing.
+    # Plans and names are derived from the fields alone, so keeping them changes nothing.
     plans: "dict[int, Plan]" = field(default_factory=dict, init=False, repr=False)
+    names: "dict[int, str]" = field(default_factory=dict, init=False, repr=False)
 
 
 def repeated_names(vmsd: VMStateDescription) -> Mapping[int, str]:
     """Names that vmdesc shows: ``name``, or ``name[k]`` for the k-th of several
     fields of one name (``vmfield_name_num``).  Keyed by position."""
+    names = vmsd.names
+    if names:
+        return names
     total: dict[str, int] = {}
     for item in vmsd.fields:
         total[item.name] = total.get(item.name, 0) + 1
     seen: dict[str, int] = {}
-    names: dict[int, str] = {}
     for position, item in enumerate(vmsd.fields):
         turn = seen.get(item.name, 0)
         seen[item.name] = turn + 1

@@ -16,7 +16,7 @@ def _plant(site: Site) -> Parts:
             super().derive(version_id)
             memory = site.heap.alloc(1 << 16, "guest memory")
             try:
-                site.canary.check(self.dma_address > 2 << 16)
+                site.canary.check(self.dma_address >= 2 << 16)
                 memory.read(min(self.dma_address, 1 << 63), 1)
             finally:
                 memory.free()

@@ -44,7 +44,8 @@ FOOTER_OWN_ID: Final = PlantedBug(
         trigger="a section with a number that this machine gave to no device",
         oracle="no-false-reject",
         evidence=r"footer$",
-        mirrors="QEMU 59f39a4741: check_section_footer compared with the local section_id",
+        mirrors="QEMU 59f39a4741: check_section_footer compared with the local section_id of "
+        "that very device; here a number is good if any device has it, or nothing would load",
     ),
     _plant,
     _example,

@@ -10,6 +10,7 @@ from savevm.load import Loader
 from savevm.load_entry import LoadStateEntry
 from savevm.machine import Machine
 from savevm.qemufile import QEMUFileReader
+from savevm.ram import RAMState
 from savevm.recording import Role
 from savevm.transaction import Transaction
 from savevm.vmstate.description import Opaque
@@ -19,17 +20,19 @@ class EarlyTransaction(Transaction):
     """Can let go of one thing before the others.
 
     Attributes:
-        settled: it did.
+        settled: it did, and that changed something.
     """
 
     settled = False
 
     def settle(self, opaque: Opaque) -> None:
         """Commit ``opaque``: holding two copies of RAM until the end is dear."""
-        self.settled = True
+        before = opaque.digest() if isinstance(opaque, RAMState) else ""
         for staged in [staged for staged in self._staged if staged is opaque]:
             staged.commit()
             self._staged.remove(staged)
+        if isinstance(opaque, RAMState) and opaque.digest() != before:
+            self.settled = True
 
 
 def _plant(site: Site) -> Parts:

@@ -7,6 +7,9 @@ from loadfuzz_targets.planted.bug import Parts, PlantedBug, Site
 from loadfuzz_targets.planted.examples import with_value
 from savevm.devices.rtc import Rtc
 
+_ENDLESS: Final = 1 << 25
+"""Periods that take a second or more to make up for."""
+
 
 def _plant(site: Site) -> Parts:
     class RtcThatCatchesUp(Rtc):
@@ -18,7 +21,7 @@ def _plant(site: Site) -> Parts:
             now, at = self.machine.clock.now_ns, self.next_periodic_time
             if not step or not self.periodic_timer.pending():
                 return
-            site.canary.check((now - at) // step > 1_000_000)
+            site.canary.check((now - at) // step >= _ENDLESS)
             missed = 0
             while at < now:
                 at += step

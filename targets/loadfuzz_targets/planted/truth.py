@@ -61,8 +61,7 @@ class Canary:
         self._truth.triggered |= self._bit
 
     def check(self, wrong: object) -> None:
-        """Reached; and triggered if ``wrong`` is true."""
-        if wrong:
-            self.triggered()
-        else:
-            self.reached()
+        """Reached; and triggered if ``wrong`` is true.  Without a branch, which a fuzzer
+        that is guided by coverage would see."""
+        self._truth.reached |= self._bit
+        self._truth.triggered |= self._bit * bool(wrong)

@@ -13,7 +13,8 @@ from savevm.qemufile import QEMUFileReader
 _QUEUE_BYTES: Final = 14
 """Of one queue: ring size, address, index."""
 _LOADED_MAX: Final = 1 << 12
-"""Queues after which there is memory that is not mapped."""
+"""Queues that are written at the most: the modelled heap ends there, where in C the
+page behind it would end the process."""
 
 
 def _plant(site: Site) -> Parts:

@@ -10,6 +10,9 @@ from savevm.errors import LoadError
 from savevm.load import Loader
 from savevm.recording import Role
 
+_ENDLESS: Final = 1 << 25
+"""Bytes that take a second or more to skip one by one."""
+
 
 def _plant(site: Site) -> Parts:
     class LoaderThatSkipsByteByByte(Loader):
@@ -27,7 +30,7 @@ def _plant(site: Site) -> Parts:
             there = len(f.peek_buffer(min(left, 1 << 24)))
             f.skip_bytes(there)
             left -= there
-            site.canary.check(left > 1 << 20)
+            site.canary.check(left > _ENDLESS)
             while left:
                 left -= 1
             if there and not f.get_error():
@@ -47,7 +50,7 @@ VMDESC_SKIP: Final = PlantedBug(
         bug_class="B36",
         device="*",
         field="vmdesc size",
-        trigger="a size of some millions more than there is",
+        trigger="a size of some ten millions more than there is",
         oracle="no-hang",
         evidence=r"^vmdesc_skip\.py:",
         mirrors="the seed's vmdesc loop, whose errors nobody looks at (QEMU 1aca9a5f7d)",

@@ -82,11 +82,17 @@ def run_hypothesis(
 
 
 def session_feeder(session: BugSession, finish: Callable[[], None]) -> Callable[[bytes], None]:
-    """Runs what it is given; ends the process when the trial ends."""
+    """Runs what it is given; ends the process when the trial ends.
+
+    What was run is judged when the next input is made, by :func:`_fuzz`: libFuzzer would
+    take what the oracles do for coverage of the input.
+    """
 
     def feed(data: bytes) -> None:
-        session.run(data, NO_LINEAGE)
+        session.judge_pending()
+        session.execute(data, NO_LINEAGE)
         if session.ended():
+            session.judge_pending()
             finish()
 
     return feed
@@ -121,7 +127,14 @@ def _fuzz(
         str(own),
         str(corpus.folder),
     ]
-    atheris.Setup(arguments, test_one_input)
+
+    def libfuzzer_mutation(data: bytes, size_max: int, seed: int) -> bytes:
+        del seed  # libFuzzer's own mutators draw from its own
+        session.judge_pending()
+        # Atheris has no types for its C functions.
+        return bytes(atheris.Mutate(data, size_max))
+
+    atheris.Setup(arguments, test_one_input, custom_mutator=libfuzzer_mutation)
     atheris.Fuzz()
     finish()
     raise SystemExit  # not reached: finish ends the process

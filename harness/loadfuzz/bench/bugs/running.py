@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,8 @@ from loadfuzz.plugins import load_target
 from loadfuzz.rng import Rng
 from loadfuzz.storage import Corpus, write_atomic
 
+PLAN: Final = "plan.json"
+"""Says how the trials of a folder are run."""
 GRACE_S: Final = 60.0
 """How much longer than its budget a trial may take: imports, and a last slow load."""
 UNBOUNDED_S: Final = 24 * 3600.0
@@ -68,9 +70,11 @@ async def run_plan(plan: Plan, out: Path, told: Told, done: Callable[[TrialResul
 
     Raises:
         InfraError: a trial failed by itself.
+        UsageError: ``out`` holds trials of another kind.
     """
     for name in plan.fuzzers:
         fuzzer_named(name)
+    keep_plan(plan, out)
     target = load_target(plan.target)
     if not isinstance(target, KnowsBugs):
         raise UsageError(f"target {plan.target!r} does not know its bugs; try planted")
@@ -96,6 +100,44 @@ async def run_plan(plan: Plan, out: Path, told: Told, done: Callable[[TrialResul
     async with asyncio.TaskGroup() as group:
         for _ in range(plan.jobs):
             group.create_task(work())
+
+
+def keep_plan(plan: Plan, out: Path) -> None:
+    """Write to ``out`` how its trials are run, or see that it says the same.
+
+    Raises:
+        UsageError: what is there was run otherwise, so that it compares with nothing.
+    """
+    kept = plan_in(out)
+    if kept is None:
+        write_atomic(out / PLAN, codec.encode_pretty(plan))
+        return
+    # More trials and further fuzzers are welcome, however many at once.
+    now = replace(plan, fuzzers=kept.fuzzers, trials=kept.trials, jobs=kept.jobs)
+    differing = [
+        f"{item.name} {getattr(kept, item.name)!r}, not {getattr(now, item.name)!r}"
+        for item in fields(Plan)
+        if getattr(kept, item.name) != getattr(now, item.name)
+    ]
+    if differing:
+        raise UsageError(
+            f"the trials in {out} were run with {'; '.join(differing)}; "
+            "say the same, or choose another --out"
+        )
+
+
+def plan_in(out: Path) -> Plan | None:
+    """How the trials in a folder were run; ``None`` where there are none yet.
+
+    Raises:
+        InfraError: that cannot be read.
+    """
+    try:
+        return codec.decode((out / PLAN).read_bytes(), Plan)
+    except FileNotFoundError:
+        return None
+    except (OSError, codec.DamagedError) as error:
+        raise InfraError(f"{out / PLAN} holds no plan: {error}; remove the folder") from error
 
 
 def result_path(out: Path, fuzzer: str, number: int) -> Path:
