@@ -103,7 +103,7 @@ def load_target(spec: str) -> "Target":
     """
     from loadfuzz.fitting import refit  # it pulls in the loader, as the target does
 
-    name, _, variant = spec.partition("@")[0].partition(":")
+    name, colon, variant = spec.partition("@")[0].partition(":")
     plugin = check_target_name(name)
     point = EntryPoint(plugin.name, plugin.where, TARGETS)
     by = f" (of {plugin.distribution})" if plugin.distribution else ""
@@ -121,7 +121,7 @@ def load_target(spec: str) -> "Target":
             "see loadfuzz.abc.Target"
         )
     whole = cast("Target", target)
-    return refit(_variant_of(whole, variant) if variant else whole, spec)
+    return refit(_variant_of(whole, variant) if colon else whole, spec)
 
 
 def _variant_of(target: "Target", variant: str) -> "Target":

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from matplotlib import rc_context
 
 from loadfuzz.bench.bugs.comparison import compare
 from loadfuzz.bench.bugs.fuzzers import FUZZERS, fuzzer_named
@@ -112,9 +113,9 @@ def test_fuzzers_that_have_not_run_are_left_out() -> None:
 
 def test_a_picture_is_drawn_and_another_suffix_is_refused(tmp_path: Path) -> None:
     draw(RESULTS, ["ours", "theirs"], 20.0, tmp_path / "curves.svg")
-    assert "theirs (10 trials)" in (tmp_path / "curves.svg").read_text() or (
-        (tmp_path / "curves.svg").stat().st_size > 5000
-    )
+    with rc_context({"svg.fonttype": "none"}):
+        draw(RESULTS, ["ours", "theirs"], 20.0, tmp_path / "words.svg")
+    assert "theirs (10 trials)" in (tmp_path / "words.svg").read_text()
     with pytest.raises(UsageError, match="is no"):
         draw(RESULTS, ["ours"], 20.0, tmp_path / "curves.doc")
 
@@ -168,9 +169,24 @@ def test_trials_that_are_there_are_not_run_again_and_can_be_shown(tmp_path: Path
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
+def test_a_folder_says_how_its_trials_were_run(tmp_path: Path) -> None:
+    first = bugs("--time", "3s", "--out", "bench", "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    shown = bugs("--report", "--out", "bench", "--json", cwd=tmp_path)
+    assert json.loads(shown.stdout) == json.loads(first.stdout)
+    other = bugs("--time", "4s", "--seed", "9", "--out", "bench", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "were run with seed 1, not 9; seconds 3.0, not 4.0" in " ".join(other.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--out", "file"], "name a new folder"),
+        (["--out", "other"], "holds other files"),
+        (["--out", "/proc/nowhere"], "name a new folder"),
+        (["--picture", "curves.gif"], "is no .pdf, .png, .svg file"),
+        (["--picture", "nowhere/curves.png"], "there is no folder nowhere"),
         (["--fuzzer", "afl"], "no fuzzer 'afl'"),
         (["reference"], "does not know its bugs"),
         (["--report"], "--report needs --out"),
@@ -178,6 +194,9 @@ def test_trials_that_are_there_are_not_run_again_and_can_be_shown(tmp_path: Path
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes").write_text("")
     done = bugs(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr

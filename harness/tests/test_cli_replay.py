@@ -24,7 +24,7 @@ def finding(installed: Installed) -> Path:
 def test_a_finding_reproduces_in_every_way_it_can_be_named(
     installed: Installed, finding: Path
 ) -> None:
-    for path in (finding, finding / "finding.json"):
+    for path in (finding, finding / "finding.json", finding / "input"):
         done = installed.run("replay", str(path), "-n", "2")
         assert (done.returncode, done.stderr) == (1, "")
         assert "looking for: clean-error at " in done.stdout

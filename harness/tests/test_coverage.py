@@ -97,6 +97,7 @@ def test_one_stream_reaches_less_than_all_seeds_and_html_is_written(tmp_path: Pa
     ("arguments", "code", "said"),
     [
         (["nowhere"], 2, "is no file and no folder"),
+        (["--only", "nope"], 2, "--only nope: no such file was measured"),
         (["--target", "no-such-target"], 2, "no target 'no-such-target'"),
     ],
 )

@@ -12,6 +12,7 @@ from loadfuzz.executors.documents import Documents
 from loadfuzz.mutation import Mutation, Splice, apply
 from loadfuzz.mutators import ALL
 from loadfuzz.mutators.stack import MutationStack
+from loadfuzz.plugins import load_target
 from loadfuzz.rng import Rng
 from loadfuzz.testing.scripted import ScriptedTarget
 from savevm.document import Document
@@ -117,3 +118,24 @@ def test_a_tree_that_cannot_be_afforded_waits_for_its_turn() -> None:
 
 def test_all_operators_have_their_turn() -> None:
     assert len(ALL) > 10  # or the property above shows little
+
+
+@pytest.mark.parametrize(
+    ("factors", "wanted"),
+    [({"raw*": 1}, "raw"), ({"field-*": 1}, "field"), ({"stream-cut*": 1}, "stream-cut")],
+)
+def test_who_chooses_operators_chooses_the_sweep_too(factors: dict[str, int], wanted: str) -> None:
+    target = load_target("reference")
+    made = Breeder(
+        target, Documents(target), MutationStack.of(target, Rng(1), factors), Rng(2), 1 << 16,
+        lambda what, error: None,
+    )  # fmt: skip
+    streams = [seed.stream for seed in target.seeds()][:4]
+    made.prime(streams)
+    used = {
+        mutation.operator
+        for turn in range(300)
+        for mutation in made.child(streams[turn % 4], streams[0])[1].mutations
+    }
+    assert used
+    assert all(name.startswith(wanted) for name in used), used

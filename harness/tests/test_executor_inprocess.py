@@ -336,3 +336,62 @@ def test_trees_are_made_once_and_bounded(target: FakeTarget) -> None:
     for stream in (b"x" * 6, b"y" * 6, b"z" * 60):
         small.places(stream)
         assert len(small) == 1
+
+
+def test_the_guest_runs_once_for_all_who_ask(
+    executor: InProcessExecutor, target: FakeTarget
+) -> None:
+    trial = executor.execute(Input(b"aa"))
+    first = trial.guest_run(8)
+    after = target.opened[0].state
+    assert trial.guest_run(8) is first
+    assert target.opened[0].state == after
+
+
+def test_a_guest_that_fails_does_so_for_all_who_ask(executor: InProcessExecutor) -> None:
+    trial = executor.execute(Input(b"p"))
+    for _ in range(2):
+        with pytest.raises(SubjectError, match="ZeroDivisionError"):
+            trial.guest_run(8)
+
+
+class Counting(FakeSubject):
+    """Says what it holds: fewer after each load, or it fails to say."""
+
+    held = 9
+
+    def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
+        self.held -= 1
+        super().load(stream, delivery, trace)
+
+    def resources(self) -> dict[str, int]:
+        return {"files": self.held}
+
+    def damages(self) -> list[str]:
+        if self.state == 3:
+            raise RuntimeError("cannot tell")
+        return []
+
+
+class CountingTarget(FakeTarget):
+    def open(self) -> FakeSubject:
+        self.opened.append(Counting())
+        return self.opened[-1]
+
+
+def test_what_there_is_less_of_has_not_piled_up(watchdog: Watchdog) -> None:
+    trial = InProcessExecutor(CountingTarget(), watchdog).execute(Input(b"a"))
+    assert not trial.holds_more()
+    growth = trial.growth()
+    assert growth is not None
+    assert growth.piled_up == ()
+
+
+def test_a_subject_that_fails_to_tell_what_it_holds_is_the_targets_fault(
+    watchdog: Watchdog,
+) -> None:
+    executor = InProcessExecutor(CountingTarget(), watchdog)
+    trial = executor.execute(Input(b"aaa"))
+    with pytest.raises(SubjectError, match="cannot tell"):
+        trial.damages()
+    assert executor.execute(Input(b"a")).execution.kind is ExitKind.ACCEPTED

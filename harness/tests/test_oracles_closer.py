@@ -11,6 +11,7 @@ from loadfuzz.execution import ExitKind, Outcome
 from loadfuzz.findings import Violation
 from loadfuzz.oracles import (
     BOUNDED_MEMORY,
+    CHUNKING,
     COMPLETE,
     DIFFERENTIAL,
     IDEMPOTENT,
@@ -20,6 +21,7 @@ from loadfuzz.oracles import (
     TRUNCATION,
 )
 from loadfuzz.oracles.bounded_memory import allowed_bytes
+from loadfuzz.oracles.chunking import deliveries
 from loadfuzz.oracles.truncation import BOUNDARIES_MAX, INSIDE_MAX, cuts
 from loadfuzz.testing.trials import (
     ACCEPTED,
@@ -217,3 +219,11 @@ def test_what_piles_up_is_an_alarm_at_once_where_there_is_more_than_before() -> 
 
 def test_a_subject_that_cannot_tell_has_no_leak() -> None:
     assert NO_LEAK.judge(replace(ACCEPTED, grown=None)) is None
+
+
+@pytest.mark.parametrize("kind", [ExitKind.TIMED_OUT, ExitKind.OUT_OF_MEMORY])
+def test_a_second_load_without_a_verdict_is_no_alarm_of_those_that_compare(kind: ExitKind) -> None:
+    slow = Outcome(kind, "", "pair=1 ram=1")
+    assert IDEMPOTENT.judge(replace(ACCEPTED, histories={(GOOD,): slow})) is None
+    repeats = dict.fromkeys(deliveries(GOOD), slow)
+    assert CHUNKING.judge(replace(ACCEPTED, repeats=repeats)) is None

@@ -314,7 +314,7 @@ def test_findings_warnings_and_bad_seeds_are_told_at_once() -> None:
         "seed not accepted, but used: y.bin: no device",
         "warning: look",
     ]
-    assert written[4] == "   0:00  finding: footer: \\x1b[2J\\r\\x07[bold]evil\\u202e"
+    assert written[4] == "   0:00  finding: footer: \\x1b[2J\\r\\x07[bold]evil\\u202e (place1)"
     assert written[5] == "   0:00  worker 0 died: signal SIGKILL; restarted"
 
 

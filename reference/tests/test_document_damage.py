@@ -306,3 +306,11 @@ def test_sections_follow_each_other_whatever_is_damaged() -> None:
         document = parse("full by vmdesc", put(data, at, bytes([data[at] ^ 0x55])))
         for one, other in pairwise(document.sections):
             assert one.end <= other.start
+
+
+def test_a_field_that_must_be_equal_shows_what_the_stream_has() -> None:
+    tree = Document.parse(full_stream(), full_machine)
+    damaged = tree.with_value(tree.find("cpu/cpuid_level"), 0x1234)
+    found = Document.parse(damaged, full_machine)
+    assert found.find("cpu/cpuid_level").value == 0x1234
+    assert [problem.actual for problem in found.problems] == [0x1234]

@@ -72,3 +72,8 @@ class PlainReference(ReferenceTarget):
 
 
 TARGET: Final = ReferenceTarget()
+
+if __name__ == "__main__":
+    from loadfuzz.standalone.binary import main
+
+    main(TARGET.name)

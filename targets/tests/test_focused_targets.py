@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from loadfuzz.abc import ChoosesOperators, Target
+from loadfuzz.abc import ChoosesOperators, Mutable, Target
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.inputs import Delivery, Input
+from loadfuzz.mutation import Mutation
 from loadfuzz.mutators import ALL
+from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.plugins import TARGETS, find, load_target
+from loadfuzz.rng import Rng
+from loadfuzz.standalone.guided import Guided
 from loadfuzz.standalone.loop import fuzz
 from loadfuzz.standalone.pytests import fuzz_test
 from loadfuzz_targets.planted import TARGET as PLANTED
@@ -101,7 +105,7 @@ def test_it_is_a_test_file_for_pytest(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["section-types", "snapshot"])
+@pytest.mark.parametrize("name", ["section-types", "snapshot", "reference"])
 def test_it_is_a_libfuzzer_binary(name: str, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     # The peak that libFuzzer looks at begins with that of whoever started it: this very test.
@@ -110,6 +114,47 @@ def test_it_is_a_libfuzzer_binary(name: str, tmp_path: Path) -> None:
     if HAS_ATHERIS:
         assert "Done 60 runs" in done.stderr
         assert list((tmp_path / "corpus").iterdir())
+
+
+def test_planted_bugs_fail_it_as_libfuzzer_wants(tmp_path: Path) -> None:
+    done = run_module("planted", tmp_path, "-runs=2000", "-seed=1", "-rss_limit_mb=0")
+    assert done.returncode == 77, done.stderr
+    assert list(tmp_path.glob("crash-*"))
+
+
+def test_help_is_shown_and_nothing_is_fuzzed(tmp_path: Path) -> None:
+    done = run_module("vmdesc", tmp_path, "--help")
+    assert done.returncode == 0
+    assert "-max_total_time=SECONDS" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 90
+
+
+def test_one_seed_makes_the_same_children_under_libfuzzer() -> None:
+    target = load_target("vmdesc")
+    stream = next(iter(target.seeds())).stream
+    one, two, other = (
+        [guided.mutate(stream, 1 << 16, turn) for turn in range(20)]
+        for guided in (Guided(target, 5), Guided(target, 5), Guided(target, 6))
+    )
+    assert one == two != other
+
+
+def test_dear_oracles_look_at_children_of_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = load_target("versions")
+    streams = [seed.stream for seed in target.seeds()]
+    parents: list[int] = []
+    child = MutationStack.child
+
+    def noting(
+        self: MutationStack, subject: Mutable, rng: Rng
+    ) -> tuple[bytes, tuple[Mutation, ...]]:
+        parents.append(streams.index(subject.stream))
+        return child(self, subject, rng)
+
+    monkeypatch.setattr(MutationStack, "child", noting)
+    assert fuzz(target, 600, 1) is None
+    looked = {parents[done - len(streams)] for done in range(64, 600, 64)}
+    assert len(looked) > 1
 
 
 def test_files_are_run_once_each(tmp_path: Path) -> None:

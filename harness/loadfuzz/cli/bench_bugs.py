@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ def command(
 ) -> int:  # fmt: skip
     """See the help text above."""
     from loadfuzz.bench.bugs.fuzzers import fuzzer_named
+    from loadfuzz.bench.bugs.picture import check_picture
     from loadfuzz.bench.bugs.running import PLAN, Plan, plan_in
 
     if list_only:
@@ -98,6 +100,8 @@ def command(
     ))  # fmt: skip
     for name in names:
         fuzzer_named(name)
+    if picture is not None:
+        check_picture(picture)
     if report_only and out is None:
         raise UsageError("--report needs --out: the folder with the results")
     if seconds is None and execs is None:
@@ -113,9 +117,28 @@ def command(
         kept = plan_in(out)
         if kept is None:
             raise UsageError(f"{out} is no folder of results: it has no {PLAN}")
+        if fuzzers:
+            kept = replace(kept, fuzzers=names)
         return _compare(kept, out, picture, run=False, as_json=as_json)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     return _compare(plan, out, picture, run=True, as_json=as_json)
+
+
+def _make_folder(out: Path) -> None:
+    """The folder for results.
+
+    Raises:
+        UsageError: it cannot be made, or holds something else.
+    """
+    from loadfuzz.bench.bugs.running import PLAN
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        strange = not (out / PLAN).exists() and next(out.iterdir(), None) is not None
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}; name a new folder") from error
+    if strange:
+        raise UsageError(f"{out} holds other files, and no {PLAN}; name a new folder")
 
 
 def _first(error: BaseException) -> BaseException:
@@ -187,14 +210,9 @@ def _compare(plan: "Plan", out: Path, picture: Path | None, *, run: bool, as_jso
     if not results:
         print("no trial has ended", file=sys.stderr)
         return ExitCode.INTERRUPTED if interrupted else ExitCode.MACHINERY
-    order = plan.fuzzers if run else tuple(dict.fromkeys(
-        [*plan.fuzzers, *(result.fuzzer for result in results)]
-    ))  # fmt: skip
+    order = plan.fuzzers
     budget_s = plan.seconds or max(result.seconds for result in results)
     comparison = compare(rows, results, order, budget_s)
-    if picture is not None:
-        draw(results, order, budget_s, picture)
-        told.print(f"survival curves are in {picture}")
     if as_json:
         value = {
             "results": comparison.figures(), "rows": comparison.rows,
@@ -204,4 +222,7 @@ def _compare(plan: "Plan", out: Path, picture: Path | None, *, run: bool, as_jso
         print(codec.encode(value).decode())
     else:
         print_comparison(comparison, Console(highlight=False))
+    if picture is not None:
+        draw(results, order, budget_s, picture)
+        told.print(f"survival curves are in {picture}")
     return ExitCode.INTERRUPTED if interrupted else ExitCode.CLEAN

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from loadfuzz.errors import UsageError
 from loadfuzz.exitcodes import ExitCode
 
 _EVERY: int = 50
@@ -42,9 +43,11 @@ def command(
 
     reached = measure(target, corpus, html, told)
     branches = [branch for branch in reached.branches if only in branch.file]
+    if only and not any(only in summary.file for summary in reached.files):
+        raise UsageError(f"--only {only}: no such file was measured; leave it out to see all")
     if as_json:
         value = {
-            "results": [], "covered": reached.covered, "total": reached.total,
+            "covered": reached.covered, "total": reached.total,
             "files": reached.files, "branches": branches,
         }  # fmt: skip
         print(codec.encode(value).decode())
@@ -55,7 +58,8 @@ def command(
             last = branch.file
             print(_short(branch.file))
         print(f"  {branch.line:>4}  {branch.condition[:72]}")
-        print(f"        guard: {branch.guard[:40]}  in {branch.place}"[:80])
+        onward = f"to line {branch.to}" if branch.to > 0 else "to the end"
+        print(f"        never {onward} in {branch.place}; guard: {branch.guard}")
     share = 100 * reached.covered / max(reached.total, 1)
     print(f"{reached.covered} of {reached.total} branches reached ({share:.1f} %)")
     if html is not None:

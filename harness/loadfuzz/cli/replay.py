@@ -103,10 +103,12 @@ def command(path: Path, target: str | None, runs: int, as_json: bool) -> int:
 
 def _read(path: Path, target: str | None) -> Subject:
     from loadfuzz.inputs import Input
-    from loadfuzz.repro.folder import MANIFEST, read_finding
+    from loadfuzz.repro.folder import INPUT, MANIFEST, read_finding
 
-    if path.name == MANIFEST and path.is_file():
+    if path.is_file() and path.name == MANIFEST:
         path = path.parent
+    elif path.is_file() and path.name == INPUT and (path.parent / MANIFEST).is_file():
+        path = path.parent  # a finding's input, which inspect takes
     if path.is_dir():
         if (path / "campaign.json").is_file():
             raise UsageError(f"{path} is a campaign; replay one of its findings: {_some(path)}")

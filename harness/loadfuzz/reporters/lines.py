@@ -58,7 +58,7 @@ class Lines:
             case events.MachineryWarning():
                 self._say(f"warning: {event.text}")
             case events.FindingAnnounced():
-                self._say(f"{self._now()}  finding: {event.oracle}: {event.title}")
+                self._say(f"{self._now()}  finding: {event.oracle}: {event.title} ({event.path})")
             case events.WorkerEnded(restarted=True):
                 self._say(f"{self._now()}  worker {event.worker} {event.reason}; restarted")
             case _:

@@ -30,6 +30,14 @@ if TYPE_CHECKING:  # it imports the loader
 CRASHED: Final = 77
 """libFuzzer's exit code when the target failed."""
 
+_USAGE: Final = """\
+The fuzz target {name} as a libFuzzer binary.  Arguments: [FLAGS] [CORPUS...] [FILES...]
+
+Files are run once each.  Otherwise it fuzzes from its own seeds and the corpora until an
+oracle rings; the input is then written to crash-<sha1>, and the exit code is 77.
+Useful flags: -runs=N  -max_total_time=SECONDS  -seed=N  -artifact_prefix=DIR/
+All others are libFuzzer's and need Atheris; -help=1 lists them."""
+
 _PROGRAM: Final = "loadfuzz.standalone.binary"
 
 
@@ -49,6 +57,9 @@ def main(name: str) -> NoReturn:
 def _first_stage(name: str, arguments: Sequence[str]) -> int:
     from loadfuzz.plugins import load_target
 
+    if {"-h", "--help"} & set(arguments):
+        print(_USAGE.format(name=name))
+        return ExitCode.CLEAN
     flags = parse(arguments)
     target = load_target(name)
     if flags.files:
@@ -167,7 +178,7 @@ def _second_stage(name: str, packages: Sequence[str], arguments: Sequence[str]) 
         from loadfuzz.standalone.guided import Guided
 
         target = load_target(name)
-    guided = Guided(target)
+    guided = Guided(target, parse(arguments).seed)
     # One mutation per execution, always of a unit whose tree is cached.
     flags = ["-mutate_depth=1", "-print_pcs=0", *arguments]
     atheris.Setup([sys.argv[0], *flags], guided.test_one_input, custom_mutator=guided.mutate)

@@ -4,6 +4,7 @@ Unlike a campaign's engine this one lets libFuzzer see a failure: an alarm leave
 ``test_one_input`` as an exception, which is what it takes for a crash.
 """
 
+import sys
 from typing import Final
 
 from loadfuzz.abc import Target
@@ -38,23 +39,30 @@ class Guided:
 
     Args:
         target: what is fuzzed.
+        seed: decides about our mutations; ``None`` to draw one.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, seed: int | None = None) -> None:
         self._watchdog = Watchdog(LOAD_TIMEOUT_S)
         documents = Documents(target)
         self._executor = InProcessExecutor(target, self._watchdog, documents)
-        rng = Rng(random_seed())
+        rng = Rng(random_seed() if seed is None else seed)
         self._breeder = Breeder(
             target,
             documents,
             MutationStack.of(target, rng.child("swarm")),
             rng.child("mutation"),
             STREAM_SIZE_MAX,
-            lambda what, error: None,
+            self._tell_once,
         )
         self._donor = b""
+        self._told = False
         self._done = 0
+
+    def _tell_once(self, what: str, error: BaseException) -> None:
+        if not self._told:
+            self._told = True
+            print(f"{what} failed with {type(error).__name__}: {error}", file=sys.stderr)
 
     def __enter__(self) -> "Guided":
         self._watchdog.__enter__()

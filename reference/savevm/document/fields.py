@@ -43,7 +43,17 @@ def collapse(node: Node, children: list[Node], value: object) -> None:
         plain = cast(Value, values) if several else values[0]
         if isinstance(plain, list) and plain and None in plain:
             plain = None
+    elif not several and _refused(plain, children[0].value, size):
+        plain = children[0].value
     node.value = plain
+
+
+def _refused(loaded: Value, read: Value, size: int) -> bool:
+    """Whether a field kept what it had, and not what stands in the stream: one that must
+    be equal, and is not."""
+    if type(loaded) is not int or type(read) is not int:
+        return False
+    return (loaded - read) % (1 << 8 * size) != 0
 
 
 def _plain(value: object) -> Value:

@@ -1,6 +1,7 @@
 """Survival curves: what share of bugs each fuzzer has not detected yet, over time."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,21 @@ FIRST_S: Final = 0.1
 _COLOURS: Final = ("#0b5fa5", "#d1495b", "#e08e0b", "#3a7d44", "#7b4ea3", "#5c6b73", "#00868b")
 _STYLES: Final = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _SUFFIXES: Final = frozenset({".png", ".svg", ".pdf"})
+
+
+def check_picture(path: Path) -> None:
+    """See before hours of trials that there can be a picture.
+
+    Raises:
+        UsageError: no picture has that suffix, or it has no folder.
+        InfraError: matplotlib is missing.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise UsageError(f"{path} is no {', '.join(sorted(_SUFFIXES))} file")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} for {path.name}")
+    if find_spec("matplotlib") is None:
+        raise InfraError("pictures need matplotlib: pip install 'loadfuzz[report]'")
 
 
 def draw(results: Sequence[TrialResult], order: Sequence[str], budget_s: float, path: Path) -> None:
@@ -28,12 +44,9 @@ def draw(results: Sequence[TrialResult], order: Sequence[str], budget_s: float, 
         UsageError: no picture has that suffix.
         InfraError: matplotlib is missing, or the picture cannot be written.
     """
-    if path.suffix not in _SUFFIXES:
-        raise UsageError(f"{path} is no {', '.join(sorted(_SUFFIXES))} file")
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise InfraError("pictures need matplotlib: pip install 'loadfuzz[report]'") from error
+    check_picture(path)
+    from matplotlib.figure import Figure as Canvas
+
     canvas = Canvas(figsize=(8, 4.6), layout="constrained")
     axes = canvas.subplots()
     for at, name in enumerate(name for name in order if any(r.fuzzer == name for r in results)):
