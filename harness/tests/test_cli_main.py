@@ -194,6 +194,7 @@ def test_a_reader_that_goes_away_is_no_crash() -> None:
             stdout=closed, stderr=subprocess.PIPE, env=environment, check=False,
         )  # fmt: skip
     assert done.stderr == b""
+    assert done.returncode == ExitCode.MACHINERY
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def wants_debug(arguments: Sequence[str]) -> bool:
 def run_cli(arguments: Sequence[str]) -> int:
     """Run a command line; its exit code.  Prints errors to stderr, raises none."""
     debug = wants_debug(arguments)
+    stdout, stderr = sys.stdout, sys.stderr
     # So that --debug may stand anywhere, also behind the command.
     arguments = [item for item in arguments if item != "--debug"]
     try:
@@ -155,6 +156,13 @@ def run_cli(arguments: Sequence[str]) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
+        return _hush()
+    except SystemExit:
+        # click takes a closed pipe for its own business: it replaces stdout and stderr, and
+        # ends with what means findings here.
+        if sys.stdout is stdout:
+            raise
+        sys.stdout, sys.stderr = stdout, stderr
         return _hush()
     except LoadfuzzError as error:
         return _report(f"loadfuzz: {error}", ExitCode.MACHINERY)

@@ -57,7 +57,10 @@ def summary(totals: Totals, out: Path) -> str:
             f"     {finding_command(out, finding.folder)}",
         ]
     if len(findings) > FINDINGS_SHOWN:
-        lines += ["", f"     and {len(findings) - FINDINGS_SHOWN} more"]
+        lines += [
+            "",
+            f"     and {len(findings) - FINDINGS_SHOWN} more, each a folder in {out}/findings",
+        ]
     return "".join(f"{line}\n" for line in lines)
 
 

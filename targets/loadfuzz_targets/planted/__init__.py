@@ -1,4 +1,4 @@
-"""Bugs planted on purpose: one for each oracle, modelled on bugs that loaders had.
+"""Bugs planted on purpose: one for each of 46 classes that loaders had.
 
 ``planted`` has all of them at once, ``planted:NAME`` (see :data:`TARGETS`) one.
 """
