@@ -70,7 +70,7 @@ def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> 
     ("arguments", "words"),
     [
         (["rnu"], "no command 'rnu'; did you mean 'run'?"),
-        (["zzzzzz"], "no command 'zzzzzz'; commands: run, replay, "),
+        (["zzzzzz"], "no command 'zzzzzz'; commands: run, status, "),
         (["--nonsense"], "--nonsense"),
         (["run", "--nonsense"], "--nonsense"),
         (["run", "--time"], "Option '--time' requires an argument"),

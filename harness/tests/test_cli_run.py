@@ -32,14 +32,15 @@ def test_a_clean_run_ends_with_0_and_a_folder(installed: Installed) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "No findings" in done.stdout
     folder = installed.folder / "loadfuzz-out" / "scripted-001"
-    assert {"campaign.json", "corpus", "events.ndjson", "findings", "worker-0"} <= set(
+    assert {"campaign.json", "corpus", "events.ndjson", "findings", "stats", "worker-0"} <= set(
         os.listdir(folder)
     )
     started = json.loads((folder / "campaign.json").read_text())
     assert started["format_version"] == 1
     assert started["settings"] == {
         "target": "scripted", "engine": "native", "seed": 3, "workers": 1, "seconds": None,
-        "executions": 60, "seeds": [], "load_timeout_s": 2.0,
+        "executions": 60, "seeds": [], "load_timeout_s": 2.0, "stale_s": None,
+        "first_finding": False,
     }  # fmt: skip
     assert installed.run(*SHORT).stdout.count("scripted-002") == 2
 

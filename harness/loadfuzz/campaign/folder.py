@@ -9,6 +9,7 @@
     quarantine/<sha256>  streams that end every worker that starts from them
     machine/<sha256>     the stream that the target was fitted to, when it was
     worker-N/            what worker N needs to remember
+    stats/               the numbers, see loadfuzz.reporters.stats
     lock                 held while the campaign runs
 """
 
@@ -120,7 +121,7 @@ class CampaignFolder:
                 with suppress(OSError):  # it has other campaigns
                     self.path.parent.rmdir()
             return
-        for name in ("corpus", "findings", "machine", "quarantine"):
+        for name in ("corpus", "findings", "machine", "quarantine", "stats"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (_MANIFEST, "events.ndjson", "lock"):
             (self.path / name).unlink(missing_ok=True)
@@ -235,7 +236,12 @@ def _check_writable(out: Path) -> None:
         raise _unusable(out, error) from error
 
 
-def _check_manifest(out: Path, target: str) -> None:
+def read_settings(out: Path) -> Settings:
+    """How the campaign in a folder was started.
+
+    Raises:
+        UsageError: it is no campaign's folder, of a newer format, or damaged.
+    """
     path = out / _MANIFEST
     try:
         data = path.read_bytes()
@@ -245,11 +251,17 @@ def _check_manifest(out: Path, target: str) -> None:
                 f"{out} was made by a newer loadfuzz (format {version}, this one knows "
                 f"{FORMAT_VERSION}); update loadfuzz, or name another folder with --out"
             )
-        before = codec.decode(data, Manifest).settings.target
+        return codec.decode(data, Manifest).settings
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{out} is no folder of a campaign: it has no {_MANIFEST}") from None
     except OSError as error:
         raise _unusable(path, error) from error
     except codec.DamagedError as error:
         raise UsageError(f"{path} is damaged ({error}); name another folder with --out") from error
+
+
+def _check_manifest(out: Path, target: str) -> None:
+    before = read_settings(out).target
     if before != target:
         raise UsageError(
             f"{out} holds a campaign of target {before!r}; "

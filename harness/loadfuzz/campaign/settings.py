@@ -38,6 +38,9 @@ class Settings:
         seeds: paths of files and directories to start from; the target's own
             when empty.
         load_timeout_s: CPU seconds after which one load counts as a hang.
+        stale_s: end when nothing new was kept or found for so many seconds, ``None`` to go
+            on.
+        first_finding: end with the first finding that the folder did not have.
     """
 
     target: str
@@ -48,6 +51,8 @@ class Settings:
     executions: int | None
     seeds: tuple[str, ...] = ()
     load_timeout_s: float = LOAD_TIMEOUT_S
+    stale_s: float | None = None
+    first_finding: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= WORKERS_MAX:
@@ -56,6 +61,10 @@ class Settings:
             raise UsageError(f"--time must be more than 0 s and at most a year, not {self.seconds}")
         if self.executions is not None and self.executions < 1:
             raise UsageError(f"--execs must be 1 or more, not {self.executions}")
+        if self.stale_s is not None and not 0 < self.stale_s <= TIME_MAX_S:
+            raise UsageError(
+                f"--until-stale must be more than 0 s and at most a year, not {self.stale_s}"
+            )
         if not LOAD_TIMEOUT_MIN_S <= self.load_timeout_s <= LOAD_TIMEOUT_MAX_S:
             raise UsageError(
                 f"--load-timeout must be {LOAD_TIMEOUT_MIN_S} s to {LOAD_TIMEOUT_MAX_S:.0f} s, "

@@ -133,11 +133,13 @@ class Supervisor:
         self._deadline: float | None = None
         self._began_s: float | None = None
         self._given_up: list[str] = []
+        self._enough = ""
+        self._news_s = 0.0
 
     @property
     def interrupted(self) -> bool:
         """Somebody asked for the end before the budget was used up."""
-        return self._stopping
+        return self._stopping and not self._enough
 
     async def run(self) -> None:
         """Run the campaign to its end; handles SIGINT, SIGTERM and SIGHUP meanwhile.
@@ -156,7 +158,7 @@ class Supervisor:
                 await self._run_phases()
             if self._given_up:
                 raise InfraError(self._given_up[0])
-            reason = "interrupted" if self._stopping else "budget"
+            reason = self._enough or ("interrupted" if self._stopping else "budget")
         except BaseExceptionGroup as group:
             raise _most_telling(group) from group
         except OSError as error:
@@ -374,6 +376,24 @@ class Supervisor:
             self._deadline = now + self._settings.seconds
             for slot in self._slots:
                 self._be_patient(slot)
+        if self._settings.stale_s is not None:
+            self._news_s = asyncio.get_running_loop().time()
+            self._end_when_stale(self._settings.stale_s)
+
+    def _end_when_stale(self, stale_s: float) -> None:
+        """End if nothing was new for so long; else look again when that could be."""
+        loop = asyncio.get_running_loop()
+        due = self._news_s + stale_s
+        if loop.time() >= due:
+            self._end("stale")
+        elif not self._stopping:
+            loop.call_at(due, self._end_when_stale, stale_s)
+
+    def _end(self, reason: str) -> None:
+        """End the campaign, since it has done what it was started for."""
+        if not self._stopping:
+            self._enough = reason
+            self.stop()
 
     def _hear_garbage(self, slot: _Slot, line: bytes, reason: str) -> None:
         slot.garbage += 1
@@ -398,6 +418,10 @@ class Supervisor:
         self._totals.add(event)
         for reporter in self._reporters:
             reporter.handle(event)
+        if isinstance(event, (events.CorpusAdded, events.FindingAnnounced)):
+            self._news_s = asyncio.get_running_loop().time()
+            if self._settings.first_finding and isinstance(event, events.FindingAnnounced):
+                self._end("first-finding")
 
     def _finish(self, reason: str) -> None:
         """The last event, and the end of all reporters, whatever happened before."""

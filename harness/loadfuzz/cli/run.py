@@ -42,6 +42,7 @@ Examples:
                                             the same event log every time
   loadfuzz run --seeds vm1.bin vm2.bin      start from these streams
   loadfuzz run --time 8h --out nightly      run again to go on with it
+  loadfuzz status nightly                   how it goes, from another terminal
   loadfuzz run --json > result.json         for scripts; progress on stderr
 
 \b
@@ -63,6 +64,16 @@ Exit codes:
 )
 @click.option(
     "--execs", type=number_within(1, 10**15), metavar="N", help="Stop after N executions."
+)
+@click.option(
+    "--until-stale",
+    type=duration_s,
+    metavar="TIME",
+    help="Stop when for TIME nothing new was kept in the corpus and nothing found; then "
+    "there is no other limit, if you set none.",
+)
+@click.option(
+    "--first-finding", is_flag=True, help="Stop at the first finding that is not known yet."
 )
 @click.option(
     "--load-timeout",
@@ -117,6 +128,8 @@ def command(
     target: str,
     seconds: float | None,
     execs: int | None,
+    until_stale: float | None,
+    first_finding: bool,
     load_timeout: float,
     workers: int | None,
     seed: int | None,
@@ -140,7 +153,7 @@ def command(
                 f"--seeds took {str(path)!r} for a file; name the target before it: "
                 f"loadfuzz run {path} --seeds ..."
             )
-    if seconds is None and execs is None:
+    if seconds is None and execs is None and until_stale is None:
         seconds = TIME_DEFAULT_S
     workers = cores() if workers is None else workers
     if execs is not None:
@@ -154,6 +167,8 @@ def command(
         executions=execs,
         seeds=tuple(map(str, seeds)),
         load_timeout_s=load_timeout,
+        stale_s=until_stale,
+        first_finding=first_finding,
     )
     folder = open_folder(out, target)
     return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)
@@ -169,6 +184,7 @@ def _run(
     from loadfuzz.errors import LoadfuzzError
     from loadfuzz.reporters.jsonout import result, to_line
     from loadfuzz.reporters.ndjson import EventLog
+    from loadfuzz.reporters.stats import StatsFiles
     from loadfuzz.reporters.summary import summary
 
     totals, clock = Totals(), SystemClock()
@@ -176,7 +192,7 @@ def _run(
     supervisor = Supervisor(
         settings,
         folder,
-        [*screen, EventLog(folder.events)],
+        [*screen, EventLog(folder.events), StatsFiles(folder.path, totals, clock)],
         totals,
         clock=clock,
     )

@@ -48,7 +48,7 @@ class Result:
         kinds: executions by exit kind.
         operators: mutations by operator: (applied, of those new behaviour).
         judged: times each oracle was asked.
-        reason: ``budget``, ``interrupted`` or ``failed``.
+        reason: ``budget``, ``interrupted``, ``failed``, ``stale`` or ``first-finding``.
         error: what failed, "" otherwise.
     """
 

@@ -22,7 +22,13 @@ DEPTHS: Final = (
 )
 """The funnel: how deep inputs get, and what it is called."""
 
-_REASONS: Final = {"budget": "budget used up", "interrupted": "interrupted", "failed": "failed"}
+_REASONS: Final = {
+    "budget": "budget used up",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "stale": "nothing new any more",
+    "first-finding": "first finding",
+}
 
 
 def finding_command(out: Path, folder: str) -> str:

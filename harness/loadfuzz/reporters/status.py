@@ -1,0 +1,134 @@
+"""A campaign from outside: what its folder says, while it runs or after."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadfuzz.campaign.folder import read_settings
+from loadfuzz.errors import LoadfuzzError, UsageError
+from loadfuzz.reporters.stats import RUNNING, read_stats
+from loadfuzz.repro.folder import read_finding
+
+
+@dataclass(frozen=True, slots=True)
+class FindingLine:
+    """One finding as a list shows it.
+
+    Attributes:
+        folder: of the finding, for ``loadfuzz replay``.
+        signature, oracle, title, path: as in the finding; "" where it cannot be read.
+        error: why it cannot.
+    """
+
+    folder: str
+    signature: str
+    oracle: str
+    title: str
+    path: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A campaign.
+
+    Attributes:
+        out: its folder.
+        target: what it fuzzes.
+        state: ``running``; or why it ended: ``budget``, ``interrupted``, ``failed``,
+            ``stale``, ``first-finding``; or ``died`` when it did not say.
+        pid: of the supervisor that wrote last, 0 if none did.
+        executions, seconds, corpus: of all runs of the folder together.
+        executions_per_second: at the end, or now.
+        workers, restarts: worker processes, and how many had to be replaced.
+        started, updated, last_new, last_finding: seconds since 1970, 0 for never.
+        findings: by name of their folders.
+    """
+
+    out: str
+    target: str
+    state: str
+    pid: int
+    executions: int
+    seconds: int
+    executions_per_second: float
+    corpus: int
+    workers: int
+    restarts: int
+    started: int
+    updated: int
+    last_new: int
+    last_finding: int
+    findings: tuple[FindingLine, ...]
+
+
+def status_of(out: Path) -> Status:
+    """What the folder of a campaign says.
+
+    Raises:
+        UsageError: it is no campaign's folder, or cannot be read.
+    """
+    settings = read_settings(out)
+    stats = read_stats(out)
+
+    def number(key: str) -> int:
+        text = stats.get(key, "")
+        return int(text) if text.isdecimal() else 0
+
+    running = _is_locked(out / "lock")
+    state = stats.get("loadfuzz_state", "")
+    if running:
+        state = RUNNING
+    elif state in {"", RUNNING}:
+        state = "died"
+    rate = stats.get("execs_ps_last_min" if running else "execs_per_sec", "0")
+    try:
+        names = sorted(path for path in (out / "findings").iterdir() if path.is_dir())
+        corpus = sum(1 for _ in os.scandir(out / "corpus"))
+    except OSError as error:
+        raise UsageError(f"{out} cannot be read: {error.strerror}") from error
+    return Status(
+        out=str(out),
+        target=settings.target,
+        state=state,
+        pid=number("fuzzer_pid"),
+        executions=number("execs_done"),
+        seconds=number("run_time"),
+        executions_per_second=float(rate) if rate.replace(".", "", 1).isdecimal() else 0.0,
+        corpus=corpus,
+        workers=settings.workers,
+        restarts=number("loadfuzz_restarts"),
+        started=number("start_time"),
+        updated=number("last_update"),
+        last_new=number("last_find"),
+        last_finding=number("last_crash"),
+        findings=tuple(map(_finding, names)),
+    )
+
+
+def _finding(folder: Path) -> FindingLine:
+    try:
+        found = read_finding(folder)
+    except LoadfuzzError as error:
+        return FindingLine(str(folder), "", "", "", "", str(error))
+    violation = found.violation
+    return FindingLine(
+        str(folder), violation.signature, violation.oracle, violation.title, violation.path
+    )
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a campaign holds its lock; does not keep one from starting meanwhile for
+    longer than it takes to look."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
