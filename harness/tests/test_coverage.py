@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from loadfuzz.corpus.streams import streams_in
 from loadfuzz.coverage.branches import guard_of, read
-from loadfuzz.coverage.replaying import streams_in
 from loadfuzz.errors import UsageError
 from loadfuzz.plugins import load_target
 

@@ -1,15 +1,24 @@
-"""``loadfuzz corpus``: is a collection of streams what it says it is."""
+"""``loadfuzz corpus``: collections of streams."""
 
+import sys
 from pathlib import Path
 
 import click
 
 from loadfuzz import codec
+from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.corpus import manifest as manifests
+from loadfuzz.corpus.distill import Merged, open_store
+from loadfuzz.corpus.distill import distill as choose
+from loadfuzz.corpus.distill import merge as collect
+from loadfuzz.corpus.streams import streams_in
 from loadfuzz.corpus.verify import Judge
 from loadfuzz.corpus.verify import verify as check
 from loadfuzz.exitcodes import ExitCode
 from loadfuzz.plugins import load_target
+from loadfuzz.storage import explain
+
+_EVERY: int = 500
 
 
 @click.group(name="corpus")
@@ -55,3 +64,74 @@ def verify(folder: Path, as_json: bool) -> int:
             + (f", {len(faults)} problems" if faults else "")
         )
     return ExitCode.FINDINGS if faults else ExitCode.CLEAN
+
+
+_SOURCES = click.argument(
+    "sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE..."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+@command.command(short_help="Put the streams of many folders into one.")
+@click.argument("store", type=click.Path(path_type=Path), metavar="STORE")
+@_SOURCES
+@_JSON
+def merge(store: Path, sources: tuple[Path, ...], as_json: bool) -> int:
+    """Put every stream of SOURCE... into the folder STORE, each content once.
+
+    A SOURCE is a stream, a folder of streams, or a campaign's folder.  In STORE a stream is
+    named by its SHA-256, as in a campaign's corpus, so shards can share one.
+
+    \b
+    Exit codes:  0 done, 2 nothing to merge, or STORE is no such folder.
+    Example:     loadfuzz corpus merge all campaign-1 campaign-2
+    """
+    try:
+        merged = collect(streams_in(sources), open_store(store))
+    except OSError as error:
+        raise explain(error, f"merging into {store}") from error
+    _tell(store, merged, as_json=as_json)
+    return ExitCode.CLEAN
+
+
+@command.command(short_help="Keep the smallest stream of each behaviour.")
+@click.argument("store", type=click.Path(path_type=Path), metavar="STORE")
+@_SOURCES
+@click.option("--target", default="reference", show_default=True, help="Whose loader is watched.")
+@_JSON
+def distill(store: Path, sources: tuple[Path, ...], target: str, as_json: bool) -> int:
+    """Put into STORE the smallest stream for each thing that SOURCE... show together.
+
+    Every stream is loaded, the shortest first; it is kept if it shows an event, an order of
+    devices, a depth or a verdict that none before it did.  SOURCE is as for merge; nothing
+    is changed there.  Streams that crash the loader are named and not kept.
+
+    \b
+    Exit codes:  0 done, 1 some crashed the loader, 2 nothing to distil, or STORE is no
+                 such folder.
+    Example:     loadfuzz corpus distill small campaign
+    """
+
+    def told(done: int, total: int) -> None:
+        if done % _EVERY == 0 or done == total:
+            click.echo(f"{done} of {total} loaded", err=True)
+
+    try:
+        paths = streams_in(sources)
+        merged = choose(load_target(target), paths, open_store(store), LOAD_TIMEOUT_S, told)
+    except OSError as error:
+        raise explain(error, f"distilling into {store}") from error
+    for path in merged.failed:
+        click.echo(f"{path} crashes the loader; loadfuzz replay {path}", err=True)
+    _tell(store, merged, as_json=as_json)
+    return ExitCode.FINDINGS if merged.failed else ExitCode.CLEAN
+
+
+def _tell(store: Path, merged: Merged, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(codec.encode({"store": str(store), "results": merged}) + b"\n")
+        return
+    click.echo(
+        f"{store}: {merged.kept:,} of {merged.streams:,} streams are new there "
+        f"({merged.bytes_kept:,} bytes); {merged.known:,} were known"
+    )

@@ -6,46 +6,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from loadfuzz import codec
+from loadfuzz.corpus.streams import streams_in
 from loadfuzz.coverage.branches import Reached, read
 from loadfuzz.coverage.child import Request
 from loadfuzz.errors import InfraError, UsageError
-from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.plugins import load_target
-
-STREAMS_MAX: Final = 100_000
-"""Streams of one replay: under coverage.py some hours."""
-_IGNORED: Final = frozenset({".json", ".toml", ".md", ".txt", ".dict", ".ndjson"})
-"""Suffixes of what lies beside streams and is none."""
-
-
-def streams_in(paths: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those in the folders that are named.
-
-    Raises:
-        UsageError: a path is not there, there is no stream, or there are too many.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(
-                file for file in path.rglob("*") if file.is_file() and file.suffix not in _IGNORED
-            )
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UsageError(f"{path} is no file and no folder")
-    if not found:
-        raise UsageError(f"no streams in {', '.join(map(str, paths))}")
-    if len(found) > STREAMS_MAX:
-        raise UsageError(f"{len(found)} streams, at most {STREAMS_MAX} are replayed; distil first")
-    for path in found:
-        size = path.stat().st_size
-        if size > STREAM_SIZE_MAX:
-            raise UsageError(f"{path} has {size} bytes, at most {STREAM_SIZE_MAX} are replayed")
-    return found
 
 
 def measure(
