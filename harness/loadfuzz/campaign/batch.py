@@ -13,6 +13,9 @@ LOAD_TIMEOUT_S: Final = 2.0
 """CPU seconds after which a load counts as a hang, where nobody says otherwise: streams
 are small, and a good loader takes milliseconds."""
 
+DEAR_SHARE: Final = 512
+"""Dear oracles judge one in so many executions, where nobody says otherwise."""
+
 
 class Engine(StrEnum):
     """What drives the executions."""
@@ -40,6 +43,8 @@ class Batch:
             that show a new event, depth or verdict, and some that were accepted
             in spite of what was done to them.
         load_timeout_s: CPU seconds after which one load counts as a hang.
+        operators: factors on weights of mutation operators, in place of the target's choice.
+        ignore: signatures that are counted and are no findings.
     """
 
     target: str
@@ -49,8 +54,10 @@ class Batch:
     seed: int
     seconds: float | None
     executions: int | None
-    dear_share: int = 512
+    dear_share: int = DEAR_SHARE
     load_timeout_s: float = LOAD_TIMEOUT_S
+    operators: dict[str, int] | None = None
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ class Deaths:
         finding = self._describe(self._folder, death)
         if finding is None:
             return 0, False
-        known = finding.signature in self._totals.findings
+        signature = finding.signature
+        known = signature in self._totals.findings or signature in death.batch.ignore
         if not known:
             finding = await _confirm(finding, stuck=death.silent or death.overdue)
             if finding.reliability[0] == 0 and death.overdue:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Engine
+from loadfuzz.campaign.batch import DEAR_SHARE, LOAD_TIMEOUT_S, Engine
 from loadfuzz.errors import UsageError
 
 TIME_DEFAULT_S: Final = 60.0
@@ -41,6 +41,7 @@ class Settings:
         stale_s: end when nothing new was kept or found for so many seconds, ``None`` to go
             on.
         first_finding: end with the first finding that the folder did not have.
+        dear_share, operators, ignore: as in :class:`~loadfuzz.campaign.batch.Batch`.
     """
 
     target: str
@@ -53,6 +54,9 @@ class Settings:
     load_timeout_s: float = LOAD_TIMEOUT_S
     stale_s: float | None = None
     first_finding: bool = False
+    dear_share: int = DEAR_SHARE
+    operators: dict[str, int] | None = None
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= WORKERS_MAX:

@@ -286,6 +286,9 @@ class Supervisor:
             seconds=seconds,
             executions=executions,
             load_timeout_s=settings.load_timeout_s,
+            dear_share=settings.dear_share,
+            operators=settings.operators,
+            ignore=settings.ignore,
         )
 
     async def _run_worker(self, slot: _Slot, batch: Batch) -> Exit:

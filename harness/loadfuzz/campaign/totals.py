@@ -145,6 +145,11 @@ class Totals:
         """How often a finding was seen in this run, about: workers tell at 2, 4, 8..."""
         return sum(times for (_, seen), times in self._seen.items() if seen == signature)
 
+    def ignored(self) -> dict[str, int]:
+        """Signatures that were seen and are no findings, with about how often."""
+        signatures = sorted({seen for _, seen in self._seen} - self.findings.keys())
+        return {signature: self.times_seen(signature) for signature in signatures}
+
     def _worker(self, index: int) -> _Worker:
         return self._workers.setdefault(index, _Worker())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Engine
+from loadfuzz.campaign.batch import DEAR_SHARE, LOAD_TIMEOUT_S, Engine
 from loadfuzz.campaign.settings import (
     SEED_BITS,
     TIME_DEFAULT_S,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loadfuzz.campaign.folder import CampaignFolder
     from loadfuzz.campaign.totals import Totals
     from loadfuzz.clock import Clock
+    from loadfuzz.config import Config
 
 _HELP = """\
 Fuzz TARGET (default: reference) until the budget is used up.
@@ -45,6 +46,9 @@ Examples:
   loadfuzz status nightly                   how it goes, from another terminal
   loadfuzz run --json > result.json         for scripts; progress on stderr
 
+Most options may stand in the environment (LOADFUZZ_TIME, LOADFUZZ_WORKERS, ...) and in
+loadfuzz.toml, as may known findings to ignore and weights of operators.
+
 \b
 Exit codes:
   0  no finding            2  wrong arguments, or no usable seed
@@ -53,20 +57,56 @@ Exit codes:
 """
 
 
+def _configure(context: click.Context, _: click.Parameter, path: Path | None) -> "Config":
+    """Read the file, and have its values stand behind those of the command line and the
+    environment."""
+    from loadfuzz.config import Config, find_config, read_config
+
+    found = path or find_config(Path())
+    config = Config() if found is None else read_config(found)
+    for parameter in context.command.params:
+        value = config.options.get(parameter.name or "")
+        if isinstance(value, str):
+            try:
+                parameter.type.convert(value, parameter, context)
+            except click.BadParameter as error:
+                place = config.places[parameter.name or ""]
+                raise UsageError(f"{place}: {error.message}") from error
+    context.default_map = {**config.options}
+    if config.path is not None:
+        print(f"configured by {config.path}", file=sys.stderr)
+    return config
+
+
 @click.command(name="run", cls=ManyValues, help=_HELP)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    callback=_configure,
+    help="Defaults of these options (default: loadfuzz.toml here, or [tool.loadfuzz] in "
+    "pyproject.toml).",
+)
 @click.argument("target", default="reference")
 @click.option(
     "--time",
     "seconds",
+    envvar="LOADFUZZ_TIME",
     type=duration_s,
     metavar="TIME",
     help="Stop after 90s, 10m, 1h30m, ... (default 60s, if there is no --execs).",
 )
 @click.option(
-    "--execs", type=number_within(1, 10**15), metavar="N", help="Stop after N executions."
+    "--execs",
+    envvar="LOADFUZZ_EXECS",
+    type=number_within(1, 10**15),
+    metavar="N",
+    help="Stop after N executions.",
 )
 @click.option(
     "--until-stale",
+    envvar="LOADFUZZ_UNTIL_STALE",
     type=duration_s,
     metavar="TIME",
     help="Stop when for TIME nothing new was kept in the corpus and nothing found; then "
@@ -77,6 +117,7 @@ Exit codes:
 )
 @click.option(
     "--load-timeout",
+    envvar="LOADFUZZ_LOAD_TIMEOUT",
     type=duration_s,
     default=f"{LOAD_TIMEOUT_S:.0f}s",
     metavar="TIME",
@@ -86,18 +127,21 @@ Exit codes:
 )
 @click.option(
     "--workers",
+    envvar="LOADFUZZ_WORKERS",
     type=number_within(1, WORKERS_MAX),
     metavar="N",
     help="Worker processes (default: one per core).",
 )
 @click.option(
     "--seed",
+    envvar="LOADFUZZ_SEED",
     type=number_within(0, (1 << SEED_BITS) - 1),
     metavar="N",
     help="Random seed of the campaign (default: a new one, which is shown).",
 )
 @click.option(
     "--engine",
+    envvar="LOADFUZZ_ENGINE",
     type=click.Choice(["atheris", "native", "auto"]),
     default="auto",
     help="What drives it (default: Atheris where it is installed).",
@@ -112,6 +156,7 @@ Exit codes:
 )
 @click.option(
     "--out",
+    envvar="LOADFUZZ_OUT",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="The campaign's folder (default: loadfuzz-out/TARGET-NNN).",
@@ -125,6 +170,7 @@ Exit codes:
 @click.option("--live/--no-live", default=None, help="Live screen, or a line every few seconds.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the summary.")
 def command(
+    config: "Config",
     target: str,
     seconds: float | None,
     execs: int | None,
@@ -169,9 +215,31 @@ def command(
         load_timeout_s=load_timeout,
         stale_s=until_stale,
         first_finding=first_finding,
+        dear_share=DEAR_SHARE if config.dear_share is None else config.dear_share,
+        operators=None if config.operators is None else dict(config.operators),
+        ignore=config.ignore,
     )
+    _check_operators(config)
     folder = open_folder(out, target)
     return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)
+
+
+def _check_operators(config: "Config") -> None:
+    """See that each name stands for an operator.
+
+    Raises:
+        UsageError: one does not.
+    """
+    from loadfuzz.mutators import ALL, sweep
+    from loadfuzz.mutators.stack import factor_of
+
+    names = [*(operator.name for operator in ALL), sweep.OPERATOR, sweep.CUT_OPERATOR]
+    for pattern in config.operators or {}:
+        if not any(factor_of(name, {pattern: 1}) for name in names):
+            raise UsageError(
+                f"{config.path}: operators: no operator is called {pattern!r}; "
+                f"there are {', '.join(names)}"
+            )
 
 
 def _run(

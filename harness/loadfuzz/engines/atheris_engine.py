@@ -92,7 +92,7 @@ class AtherisEngine:
         self._breeder = Breeder(
             session.target,
             session.documents,
-            MutationStack.of(session.target, rng.child("swarm")),
+            MutationStack.of(session.target, rng.child("swarm"), session.batch.operators),
             rng.child("mutation"),
             self._size_max,
             session.judge.fault,

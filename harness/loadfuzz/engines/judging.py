@@ -93,6 +93,7 @@ class Judge:
         self._open_executor = open_executor
         self._out = Path(batch.out)
         self._seen: dict[str, int] = {}
+        self._ignored = frozenset(batch.ignore)
         self._fault_texts: set[str] = set()
         self._hangs: set[str] = set()
         self._full = False
@@ -195,14 +196,15 @@ class Judge:
     def _handle(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
         signature = violation.signature
         times = self._seen.get(signature, 0) + 1
-        if times == 1:
+        ignored = signature in self._ignored
+        if times == 1 and not ignored:
             if len(self._seen) >= SIGNATURES_MAX:
                 self._tell_full()
                 return
             # Before it counts as seen: what could not be written is not known yet.
             self._keep(oracle, violation, trial, lineage)
         self._seen[signature] = times
-        if times > 1 and times & (times - 1) == 0:
+        if (times > 1 or ignored) and times & (times - 1) == 0:
             self._emit(FindingRepeated(self._batch.worker, signature, times))
 
     def _tell_full(self) -> None:

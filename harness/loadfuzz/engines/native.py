@@ -29,8 +29,8 @@ class NativeEngine:
     Args:
         session: runs and judges.
         rng: decides everything that chance decides.
-        operators: factors on operators' weights, where not the target decides
-            (:class:`loadfuzz.abc.ChoosesOperators`).
+        operators: factors on operators' weights, where neither the batch nor the target
+            (:class:`loadfuzz.abc.ChoosesOperators`) decides.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class NativeEngine:
         self._breeder = Breeder(
             session.target,
             session.documents,
-            MutationStack.of(session.target, rng.child("swarm"), operators),
+            MutationStack.of(
+                session.target, rng.child("swarm"), operators or session.batch.operators
+            ),
             rng.child("mutation"),
             child_size_max(0),
             session.judge.fault,

@@ -48,6 +48,7 @@ class Result:
         kinds: executions by exit kind.
         operators: mutations by operator: (applied, of those new behaviour).
         judged: times each oracle was asked.
+        ignored: signatures that the configuration names, and about how often each was seen.
         reason: ``budget``, ``interrupted``, ``failed``, ``stale`` or ``first-finding``.
         error: what failed, "" otherwise.
     """
@@ -72,6 +73,7 @@ class Result:
     seeds_set_aside: list[SeedResult]
     seeds_refused: list[SeedResult]
     warnings: list[str]
+    ignored: dict[str, int]
 
 
 def result(totals: Totals, out: Path, error: str = "") -> Result | None:
@@ -118,6 +120,7 @@ def result(totals: Totals, out: Path, error: str = "") -> Result | None:
         seeds_set_aside=[SeedResult(seed.name, seed.reason) for seed in totals.set_aside],
         seeds_refused=[SeedResult(seed.name, seed.reason) for seed in totals.refused],
         warnings=list(totals.warnings),
+        ignored=totals.ignored(),
     )
 
 

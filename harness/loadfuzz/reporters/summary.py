@@ -46,6 +46,10 @@ def summary(totals: Totals, out: Path) -> str:
     lines = [*_run_lines(totals), *_seed_lines(totals)]
     lines += [f"warning: {printable(text)}" for text in totals.warnings]
     findings = list(totals.findings.values())
+    lines += [
+        f"ignored, as configured: {shorten(printable(signature), 40)} ({count(times, 'time')})"
+        for signature, times in totals.ignored().items()
+    ]
     if not findings:
         lines.append(f"No findings. Corpus and event log are in {out}")
     else:
