@@ -531,3 +531,13 @@ def test_a_target_named_behind_seeds_is_not_taken_for_a_missing_file(installed: 
     done = installed.run("run", "--seeds", "good.stream", "scripted", "--execs", "3")
     assert done.returncode == 2
     assert "--seeds took 'scripted' for a file" in done.stderr
+
+
+def test_a_fresh_campaign_begins_beside_the_one_that_is_there(installed: Installed) -> None:
+    for name in ("mine", "mine-2", "mine-3"):
+        value = installed.json(*SHORT, "--json", "--out", "mine", "--fresh")
+        assert (value["out"], value["executions"]) == (name, 60)
+    before = (installed.folder / "mine" / "events.ndjson").read_bytes()
+    assert before.count(b"campaign-started") == 1
+    installed.run(*SHORT, "--out", "mine")
+    assert (installed.folder / "mine" / "events.ndjson").read_bytes() != before

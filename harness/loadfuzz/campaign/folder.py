@@ -155,6 +155,20 @@ class CampaignFolder:
             raise explain(error, f"writing in {self.shown}") from error
 
 
+def beside(out: Path) -> Path:
+    """``out``, or where that holds a campaign the first of ``out-2``, ``out-3``, … that does
+    not.
+
+    Raises:
+        UsageError: all of them do.
+    """
+    for number in range(1, _NUMBER_MAX):
+        path = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        if not (path / _MANIFEST).exists():
+            return path
+    raise UsageError(f"{out.parent} is full of campaigns; name another folder with --out")
+
+
 def open_folder(out: Path | None, target: str) -> CampaignFolder:
     """Find or make the folder of a campaign.
 

@@ -162,6 +162,11 @@ def _configure(context: click.Context, _: click.Parameter, path: Path | None) ->
     help="The campaign's folder (default: loadfuzz-out/TARGET-NNN).",
 )
 @click.option(
+    "--fresh",
+    is_flag=True,
+    help="Do not go on with the campaign in --out, but start anew beside it, in DIR-2, DIR-3, ...",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -182,13 +187,14 @@ def command(
     engine: str,
     seeds: tuple[Path, ...],
     out: Path | None,
+    fresh: bool,
     as_json: bool,
     live: bool | None,
     quiet: bool,
 ) -> int:  # fmt: skip
     """See the help text above."""
     # Late, so that --help waits for none of it.
-    from loadfuzz.campaign.folder import open_folder
+    from loadfuzz.campaign.folder import beside, open_folder
     from loadfuzz.plugins import TARGETS, check_target_name, find
 
     check_target_name(target)
@@ -220,7 +226,7 @@ def command(
         ignore=config.ignore,
     )
     _check_operators(config)
-    folder = open_folder(out, target)
+    folder = open_folder(beside(out) if out is not None and fresh else out, target)
     return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)
 
 
