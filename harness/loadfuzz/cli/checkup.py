@@ -8,6 +8,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from loadfuzz import __version__
@@ -30,6 +31,15 @@ class State(StrEnum):
     OK = "ok"
     MISSING = "missing"
     BROKEN = "broken"
+
+
+_LIBRARIES: Final = (
+    ("matplotlib", "pictures of 'bench bugs'", "pip install 'loadfuzz[report]'"),
+    ("coverage", "'loadfuzz coverage'", "pip install 'loadfuzz[coverage]'"),
+    ("hypothesis", "strategies for property tests, and a rival in 'bench bugs'",
+     "pip install hypothesis"),
+)  # fmt: skip
+"""Libraries that parts of loadfuzz need: name, what is missed without, how to get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,8 @@ def examine() -> list[Check]:
         _targets(),
         _cores(),
         _atheris(),
+        *(_library(*wanted) for wanted in _LIBRARIES),
+        _zzuf(),
         *_qemus(),
         _kvm(),
         _space("temporary space", tempfile.gettempdir()),
@@ -102,6 +114,21 @@ def _atheris() -> Check:
         "coverage of the loader's code; 'run' uses the native engine, which sees trace events",
         "pip install 'loadfuzz[atheris]' (Linux on x86-64, CPython 3.11 to 3.14)",
     )  # fmt: skip
+
+
+def _library(name: str, costs: str, get: str) -> Check:
+    try:
+        return Check(name, State.OK, version(name))
+    except PackageNotFoundError:
+        return Check(name, State.MISSING, "is not installed", costs, get)
+
+
+def _zzuf() -> Check:
+    path = shutil.which("zzuf")
+    if path is None:
+        return Check("zzuf", State.MISSING, "is not installed", "a rival in 'bench bugs'",
+                     "apt install zzuf, or your system's way")  # fmt: skip
+    return Check("zzuf", State.OK, path)
 
 
 def _qemus() -> list[Check]:
