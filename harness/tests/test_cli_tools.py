@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, metadata
+from importlib.metadata import EntryPoint, PackageNotFoundError, metadata
 from pathlib import Path
 
 import msgspec
@@ -107,7 +107,22 @@ def test_doctor_speaks_only_of_extras_that_there_are() -> None:
     for check in examine():
         named = set(re.findall(r"loadfuzz\[(\w+)\]", check.get))
         assert named <= offered
-        assert check.name not in {"distributed", "matplotlib"}
+        assert check.name != "distributed"  # nothing uses it yet
+
+
+def test_doctor_says_what_a_missing_library_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    offered = set(metadata("loadfuzz").get_all("Provides-Extra") or ())
+    monkeypatch.setattr(checkup, "version", missing)
+    monkeypatch.setattr(checkup.shutil, "which", lambda name, path=None: None)
+    checks = by_name(examine())
+    for name in ("matplotlib", "coverage", "hypothesis", "zzuf"):
+        assert checks[name].state is State.MISSING
+        assert checks[name].costs
+        assert checks[name].get
+        assert set(re.findall(r"loadfuzz\[(\w+)\]", checks[name].get)) <= offered
 
 
 def test_a_program_that_never_answers_does_not_hold_up_doctor(
