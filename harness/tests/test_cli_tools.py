@@ -116,7 +116,7 @@ def test_doctor_says_what_a_missing_library_costs(monkeypatch: pytest.MonkeyPatc
 
     offered = set(metadata("loadfuzz").get_all("Provides-Extra") or ())
     monkeypatch.setattr(checkup, "version", missing)
-    monkeypatch.setattr(checkup.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     checks = by_name(examine())
     for name in ("matplotlib", "coverage", "hypothesis", "zzuf"):
         assert checks[name].state is State.MISSING
