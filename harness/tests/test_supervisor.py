@@ -118,8 +118,11 @@ class Stage:
         engine: Engine | None = Engine.NATIVE,
         describe: Describe = lambda folder, death: None,
         seeds: tuple[str, ...] = (),
+        ignore: tuple[str, ...] = (),
     ) -> None:
-        self.settings = Settings("fake", engine, 7, workers, seconds, executions, seeds)
+        self.settings = Settings(
+            "fake", engine, 7, workers, seconds, executions, seeds, ignore=ignore
+        )
         self.folder: CampaignFolder = open_folder(folder / "out", "fake")
         self.heard = Heard()
         self.totals = Totals()
@@ -319,6 +322,16 @@ def replaying(times: int) -> Callable[..., object]:
 
 
 DIES_ONCE = "if starts == 0:\n    progress(30); os.kill(os.getpid(), {})\nend(batch['executions'])"
+
+
+def test_a_death_that_is_known_is_counted_and_no_finding(tmp_path: Path) -> None:
+    known = Violation("clean-error", "it ended the process", "a LoadError", "", "x.py").signature
+    stage = Stage(
+        tmp_path, DIES_ONCE.format(11), executions=100, describe=deadly, ignore=(known,)
+    ).run()
+    assert stage.heard.of(events.FindingAnnounced) == []
+    assert stage.totals.ignored() == {known: 1}
+    assert not list(stage.folder.findings.iterdir())
 
 
 @pytest.mark.parametrize(
