@@ -305,7 +305,7 @@ class Loader(FrameLoader):
                 path=("version",),
                 expected=se.version_id,
                 actual=version_id,
-                qemu=f"savevm: unsupported version {version_id} for '{se.idstr}' v{se.version_id}",
+                qemu=f"savevm: unsupported version {signed} for '{se.idstr}' v{se.version_id}",
             )
         return signed
 

@@ -84,7 +84,7 @@ def _equal(base: VMStateInfo) -> VMStateInfo:
                     offset=offset,
                     expected=current,
                     actual=value,
-                    qemu=f"{value:x} != {current:x}",
+                    qemu=f"{current:x} != {value:x}",
                 )
             )
         return current
