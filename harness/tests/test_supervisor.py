@@ -19,6 +19,7 @@ from loadfuzz.campaign import supervisor as module
 from loadfuzz.campaign.batch import Engine
 from loadfuzz.campaign.deaths import Death, Describe
 from loadfuzz.campaign.folder import CampaignFolder, open_folder
+from loadfuzz.campaign.listening import GARBAGE_SHOWN_MAX
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.supervisor import Supervisor
 from loadfuzz.campaign.totals import Totals
@@ -184,7 +185,7 @@ def test_what_a_worker_prints_beside_events_is_a_warning_and_no_crash(tmp_path: 
     )
     stage = Stage(tmp_path, program, executions=3).run()
     warnings = stage.heard.warnings()
-    assert len(warnings) == module.GARBAGE_SHOWN_MAX
+    assert len(warnings) == GARBAGE_SHOWN_MAX
     assert "worker 0 sent a line that is no event" in warnings[0]
     assert "b'hello'" in warnings[0]
     assert stage.totals.executions == 3

@@ -27,6 +27,7 @@ from loadfuzz.abc import Reporter
 from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.campaign.deaths import Death, Deaths, Describe, describe
 from loadfuzz.campaign.folder import CampaignFolder
+from loadfuzz.campaign.listening import Listener
 from loadfuzz.campaign.preparation import Preparation, Prepared
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.totals import Totals
@@ -35,7 +36,6 @@ from loadfuzz.clock import Clock, SystemClock
 from loadfuzz.engines.last_input import forget
 from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.events import Event
-from loadfuzz.repro.folder import MANIFEST
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
 
@@ -60,8 +60,6 @@ TICK_S: Final = 0.5
 """How often the screen hears that time has passed."""
 REST_MIN_S: Final = 0.2
 """With less time left than this no worker is started any more."""
-GARBAGE_SHOWN_MAX: Final = 3
-"""Lines of one worker that are no events, of which a warning is made; more tell no more."""
 DISK_FREE_MIN: Final = 1 << 20
 """With fewer bytes free than this, a worker that died did so for want of disk."""
 
@@ -82,6 +80,7 @@ class _Slot:
     """One worker's place, over all its restarts."""
 
     index: int
+    listener: Listener
     child: Child | None = None
     patience: asyncio.Timeout | None = None
     ended: events.WorkerEnded | None = None
@@ -89,7 +88,6 @@ class _Slot:
     overdue: bool = False
     starts: int = 0
     barren: int = 0
-    garbage: int = 0
 
 
 class Supervisor:
@@ -127,7 +125,10 @@ class Supervisor:
         self._clock = clock or SystemClock()
         self._worker_command = worker
         self._prepare_command = prepare
-        self._slots = [_Slot(index) for index in range(settings.workers)]
+        self._slots = [
+            _Slot(index, Listener(index, folder.path, self._tell))
+            for index in range(settings.workers)
+        ]
         self._preparing: asyncio.Timeout | None = None
         self._stopping = False
         self._deadline: float | None = None
@@ -341,32 +342,17 @@ class Supervisor:
     def _hear(self, slot: _Slot, line: bytes) -> None:
         """One line of a worker."""
         self._be_patient(slot)
-        try:
-            event = events.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._hear_garbage(slot, line, str(error))
-            return
+        event = slot.listener.event_of(line)
         match event:
-            case events.WorkerStarted(worker=slot.index):
+            case None:
+                return
+            case events.WorkerStarted():
                 self._begin()
-            case events.WorkerEnded(worker=slot.index):
+            case events.WorkerEnded():
                 slot.ended = event
                 return
-            case events.FindingAnnounced(worker=slot.index):
-                if not (self._folder.path / event.folder / MANIFEST).is_file():
-                    self._tell(events.MachineryWarning(
-                        f"worker {slot.index} announced {event.folder}, which is not there"
-                    ))  # fmt: skip
-            case (
-                events.MachineryWarning()
-                | events.Progress(worker=slot.index)
-                | events.CorpusAdded(worker=slot.index)
-                | events.FindingRepeated(worker=slot.index)
-            ):
-                pass
             case _:
-                self._hear_garbage(slot, line, "not its to say")
-                return
+                pass
         self._tell(event)
 
     def _begin(self) -> None:
@@ -397,12 +383,6 @@ class Supervisor:
         if not self._stopping:
             self._enough = reason
             self.stop()
-
-    def _hear_garbage(self, slot: _Slot, line: bytes, reason: str) -> None:
-        slot.garbage += 1
-        if slot.garbage <= GARBAGE_SHOWN_MAX:
-            text = f"worker {slot.index} sent a line that is no event ({reason}): {line[:60]!r}"
-            self._tell(events.MachineryWarning(text))
 
     def _check_disk(self) -> None:
         """Say so when it was the disk that a worker died of.

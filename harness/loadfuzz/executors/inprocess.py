@@ -11,8 +11,9 @@ from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.executors.documents import Documents
 from loadfuzz.executors.guard import SubjectError, guarded_call, guarded_load
+from loadfuzz.executors.loaders import Bench
 from loadfuzz.executors.tracing import SectionTrace
-from loadfuzz.executors.trial import Bench, LoadTrial
+from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.inputs import Input
 
@@ -30,13 +31,14 @@ class InProcessExecutor:
         InfraError: the target cannot be opened.
     """
 
-    __slots__ = ("_bench", "_pristine", "_trace", "target")
+    __slots__ = ("_bench", "_last", "_pristine", "_trace", "target")
 
     def __init__(
         self, target: Target, watchdog: Watchdog, documents: Documents | None = None
     ) -> None:
         self.target = target
         self._trace = SectionTrace()
+        self._last: LoadTrial | None = None
         subject, self._pristine = _open(target, watchdog)
         self._bench = Bench(target, subject, documents or Documents(target), watchdog)
 
@@ -65,7 +67,7 @@ class InProcessExecutor:
             InfraError: the target has no working loader any more.
         """
         bench = self._bench
-        if bench.current is not None and not self._unharmed(bench.current):
+        if self._last is not None and not self._unharmed(self._last):
             self._renew()
         listener = self._trace
         listener.clear()
@@ -75,7 +77,7 @@ class InProcessExecutor:
         execution = Execution(
             kind, listener.depth(kind, refusal), refusal, escape, cpu_s, listener.labels()
         )
-        trial = bench.current = LoadTrial(bench, item, execution, self._pristine)
+        trial = bench.current = self._last = LoadTrial(bench, item, execution, self._pristine)
         return trial
 
     def _unharmed(self, trial: LoadTrial) -> bool:
@@ -94,7 +96,7 @@ class InProcessExecutor:
         bench.touched = False
         try:
             guarded_call("resetting a loader", bench.subject.reset, bench.watchdog)
-            if bench.current is not None and bench.current.execution.kind in (
+            if self._last is not None and self._last.execution.kind in (
                 ExitKind.ACCEPTED,
                 ExitKind.REJECTED,
             ):
