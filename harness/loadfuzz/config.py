@@ -21,6 +21,9 @@ PYPROJECT: Final = "pyproject.toml"
 TABLE: Final = "loadfuzz"
 SIZE_MAX: Final = 1 << 20
 """Bytes of a file that are read; nobody writes more by hand."""
+IGNORE_MAX: Final = 1000
+"""Signatures that are known: as many as one worker keeps, see
+:data:`loadfuzz.engines.judging.SIGNATURES_MAX`."""
 FACTOR_MAX: Final = 1000
 """Largest factor on an operator's weight."""
 
@@ -160,6 +163,8 @@ class _Reader:
     def _ignore(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
             raise self.error("ignore", "must be a list of signatures, as in finding.json")
+        if len(value) > IGNORE_MAX:
+            raise self.error("ignore", f"has more than {IGNORE_MAX} signatures")
         return tuple(dict.fromkeys(value))
 
     def _share(self, value: object) -> int:
