@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from loadfuzz import events
+from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.clock import ManualClock
+from loadfuzz.engines.last_input import LastInput
 from loadfuzz.errors import UsageError
 from loadfuzz.events import Event
 from loadfuzz.reporters.stats import EVERY_S, StatsFiles, read_stats
@@ -118,6 +120,24 @@ def test_a_resumed_campaign_counts_on(tmp_path: Path) -> None:
     assert stats["start_time"] == str(NOW)
     assert stats["loadfuzz_state"] == "budget"
     assert [row[11] for row in second.rows()] == ["0", "1000", "1000", "1200"]
+
+
+def test_what_a_killed_run_could_not_tell_any_more_counts(tmp_path: Path) -> None:
+    first = Campaign(tmp_path).begin()
+    first.hear(events.WorkerStarted(1, 2), events.Progress(1, 40, 3, {}, {}, {}, {}))
+    first.progress(1000)
+    first.clock.advance(EVERY_S)
+    first.files.tick()
+    for worker, done, running in ((0, 1234, True), (1, 7, False)):
+        batch = Batch("fake", Engine.NATIVE, str(tmp_path), worker, 1, None, None)
+        last = LastInput(tmp_path, batch)
+        last.begin(b"QEVM", done)
+        if not running:
+            last.end()
+    second = Campaign(tmp_path).begin()
+    second.hear(end("budget"))
+    # Worker 0 went on to 1233; worker 1 was another process by then, which did 7.
+    assert read_stats(tmp_path)["execs_done"] == str(1233 + 40 + 7)
 
 
 @pytest.mark.parametrize("text", ["", "execs_done\n", "execs_done : -5\nrun_time : x\n", "\udc80"])

@@ -120,6 +120,10 @@ class Totals:
         found = self._workers.get(worker)
         return found.before["executions"] + found.now["executions"] if found else 0
 
+    def lives(self) -> dict[int, int]:
+        """Inputs that each worker's present process has told of, by worker."""
+        return {index: worker.now["executions"] for index, worker in self._workers.items()}
+
     def reached(self, depth: Depth) -> int:
         """Executions that came at least as deep as ``depth``."""
         return sum(self._sum(f"depth/{deep.name}") for deep in Depth if deep >= depth)

@@ -122,6 +122,20 @@ class LastInput:
         self.close()
 
 
+def executions_of(out: Path, worker: int) -> int:
+    """Inputs that the process of a worker had run when it wrote last; 0 where it left
+    nothing."""
+    try:
+        with (out / f"worker-{worker}" / NAME).open("rb") as file:
+            head = file.read(_AT_BATCH_LENGTH)
+    except OSError:
+        return 0
+    if len(head) < _AT_BATCH_LENGTH:
+        return 0
+    begun = int.from_bytes(head[_AT_EXECUTIONS:], "little")
+    return begun - (head[0] == _RUNNING) if begun else 0
+
+
 def forget(out: Path, worker: int) -> None:
     """Remove what an earlier process of a worker has left, before another takes its
     place: should that one fail before it gets going, nobody must blame the input

@@ -15,6 +15,7 @@ from typing import Final
 from loadfuzz import __version__, events
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.clock import Clock
+from loadfuzz.engines.last_input import executions_of
 from loadfuzz.events import Event
 from loadfuzz.execution import Depth
 from loadfuzz.reporters.pace import Pace
@@ -35,6 +36,8 @@ _HEADER: Final = (
     "# relative_time, cycles_done, cur_item, corpus_count, pending_total, pending_favs, "
     "map_size, saved_crashes, saved_hangs, max_depth, execs_per_sec, total_execs, edges_found\n"
 )
+_LIVES: Final = "loadfuzz_lives"
+"""Key of what each worker's process had done by then."""
 _HANGS: Final = "no-hang"
 
 
@@ -62,6 +65,7 @@ class StatsFiles:
         self._next_s = 0.0
         self._state = ""
         self._earlier: Mapping[str, str] = {}
+        self._untold = 0
         self._last_new = self._last_finding = self._last_hang = 0
 
     def start(self) -> None:
@@ -72,6 +76,7 @@ class StatsFiles:
         """
         self._folder.mkdir(exist_ok=True)
         self._earlier = read_stats(self._folder.parent)
+        self._untold = self._untold_of(self._earlier)
         self._last_new = _number(self._earlier, "last_find")
         self._last_finding = _number(self._earlier, "last_crash")
         self._last_hang = _number(self._earlier, "last_hang")
@@ -128,7 +133,7 @@ class StatsFiles:
         totals, pace, now = self._totals, self._pace, int(self._wall())
         started = totals.started
         assert started is not None, "written before the campaign began"
-        executions = _number(self._earlier, "execs_done") + totals.executions
+        executions = _number(self._earlier, "execs_done") + self._untold + totals.executions
         run_s = _number(self._earlier, "run_time") + int(pace.elapsed_s)
         hangs = sum(finding.oracle == _HANGS for finding in totals.findings.values())
         return {
@@ -163,7 +168,22 @@ class StatsFiles:
             "loadfuzz_restarts": str(_number(self._earlier, "loadfuzz_restarts") + totals.restarts),
             "loadfuzz_warnings": str(len(totals.warnings)),
             "loadfuzz_seed": str(started.seed),
+            _LIVES: " ".join(f"{worker}={done}" for worker, done in totals.lives().items()),
         }  # fmt: skip
+
+    def _untold_of(self, earlier: Mapping[str, str]) -> int:
+        """Executions of a run that was killed, of which it could not tell any more: its
+        workers' own files go further than the numbers do."""
+        if earlier.get("loadfuzz_state") != RUNNING:
+            return 0
+        untold = 0
+        for word in earlier.get(_LIVES, "").split():
+            worker, _, told = word.partition("=")
+            if worker.isdecimal() and told.isdecimal():
+                done = executions_of(self._folder.parent, int(worker))
+                # Fewer than it told of: that process is another one, of which it told nothing.
+                untold += done - int(told) if done >= int(told) else done
+        return untold
 
     def _prometheus(self, values: Mapping[str, str]) -> str:
         label = values["afl_banner"].replace("\\", "\\\\").replace('"', '\\"')
