@@ -207,9 +207,11 @@ class Rtc(SimDevice):
 
     def derive(self, version_id: int) -> None:
         if version_id < 3:
-            # Before version 3 the date was read from CMOS memory and the
-            # update timer did not exist (rtc_post_load).
-            self.arm(self.update_timer, _UPDATE_NS)
+            # Before version 3 the date was read from CMOS memory and the update timer did
+            # not exist (rtc_post_load).  It is armed with the next step: what the time is
+            # now, a section behind ours may say, and what it was before this load must not
+            # matter.
+            self.update_timer.delete()
         self.update_yday()
 
     # -- running -----------------------------------------------------------------------
