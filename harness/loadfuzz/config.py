@@ -60,8 +60,13 @@ def find_config(folder: Path) -> Path | None:
     if own.exists():
         return own
     project = folder / PYPROJECT
-    if project.is_file() and re.search(rf"(?m)^\[tool\.{TABLE}[\].]", _text(project)):
-        return project
+    if project.is_file() and TABLE in (text := _text(project)):
+        try:
+            tool = tomllib.loads(text).get("tool", {})
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{project} is no TOML: {error}") from error
+        if isinstance(tool, dict) and TABLE in tool:
+            return project
     return None
 
 

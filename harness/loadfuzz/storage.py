@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -194,6 +195,12 @@ class Corpus:
         return stream
 
 
+LOCK_TRIES: Final = 5
+"""Times that a lock is tried; ``loadfuzz status`` holds it for less than a millisecond."""
+LOCK_PAUSE_S: Final = 0.02
+"""Time between two of them."""
+
+
 class FolderLock:
     """Only one campaign at a time in a folder; the lock dies with its owner.
 
@@ -215,17 +222,24 @@ class FolderLock:
             OSError: the file cannot be made.
         """
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                raise
-            raise UsageError(
-                f"another campaign is running in {self._path.parent}; wait until it ends, "
-                "or choose another folder with --out"
-            ) from error
+        for patience in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                busy = error.errno in {errno.EAGAIN, errno.EACCES}
+                if busy and patience:
+                    # Somebody may only be looking whether it is held.
+                    time.sleep(LOCK_PAUSE_S)
+                    continue
+                os.close(self._descriptor)
+                self._descriptor = -1
+                if not busy:
+                    raise
+                raise UsageError(
+                    f"another campaign is running in {self._path.parent}; wait until it ends, "
+                    "or choose another folder with --out"
+                ) from error
         return self
 
     def __exit__(

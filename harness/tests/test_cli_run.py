@@ -1,5 +1,6 @@
 """``loadfuzz run`` end to end, on a target that does as its input says."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -541,3 +542,10 @@ def test_a_fresh_campaign_begins_beside_the_one_that_is_there(installed: Install
     assert before.count(b"campaign-started") == 1
     installed.run(*SHORT, "--out", "mine")
     assert (installed.folder / "mine" / "events.ndjson").read_bytes() != before
+
+
+def test_a_fresh_campaign_beside_the_folder_one_is_in(installed: Installed) -> None:
+    installed.run(*SHORT, "--out", "mine")
+    inside = dataclasses.replace(installed, folder=installed.folder / "mine")
+    value = inside.json(*SHORT, "--json", "--out", ".", "--fresh")
+    assert value["out"] == str(installed.folder / "mine-2")

@@ -181,3 +181,42 @@ def test_another_file_can_be_named(installed: Installed) -> None:
     value = installed.json("run", "--config", "night.toml", "--json")
     assert value["executions"] == 40
     assert installed.run("run", "--config", "nowhere.toml").returncode == 2
+
+
+def test_what_was_found_before_it_was_known_is_no_finding_any_more(installed: Installed) -> None:
+    written(installed.folder, FILE)
+    seeds = {SEEDS_VARIABLE: "QEVMXabc"}
+    found = installed.json("run", "--json", **seeds)["findings"]
+    assert isinstance(found, list)
+    signatures = [finding["signature"] for finding in found]
+    written(installed.folder, FILE + f"ignore = {json.dumps(signatures)}\n")
+    done = installed.run("run", "--json", **seeds)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert (value["findings"], set(value["ignored"])) == ([], set(signatures))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[ tool.loadfuzz ]", ' [tool."loadfuzz"]', "[tool]\nloadfuzz.time = '9s'",
+     "tool.loadfuzz.time = '9s'"],
+)  # fmt: skip
+def test_a_table_is_found_however_it_is_spelled(tmp_path: Path, text: str) -> None:
+    assert find_config(tmp_path) is None
+    project = written(tmp_path, text + "\n", "pyproject.toml")
+    assert find_config(tmp_path) == project
+
+
+def test_an_operator_with_factor_0_is_off_whatever_stands_for_all(installed: Installed) -> None:
+    written(installed.folder, FILE + '[operators]\n"raw*" = 1\nraw-bit = 0\n')
+    used = installed.json("run", "--json", "--execs", "300")["operators"]
+    assert isinstance(used, dict)
+    assert used
+    assert "raw-bit" not in used
+
+
+def test_the_sweeps_alone_are_not_enough(installed: Installed) -> None:
+    written(installed.folder, FILE + "[operators]\nfield-sweep = 1\n")
+    done = installed.run("run")
+    assert done.returncode == 2
+    assert "the sweeps alone come to an end" in done.stderr

@@ -99,6 +99,10 @@ def test_campaigns_give_the_streams_of_their_corpora(installed: Installed) -> No
     value = installed.json("corpus", "merge", "all", "one", "two")
     results = value["results"]
     assert isinstance(results, dict)
+    (installed.folder / "one" / "corpus" / ".tmp-1").write_bytes(b"half of something")
+    below = installed.json("corpus", "merge", "again", ".")["results"]
+    assert isinstance(below, dict)
+    assert below["kept"] == results["kept"]
     assert results["kept"] == len(list((installed.folder / "all").iterdir())) > 0
     small = installed.run("corpus", "distill", "small", "all", "--target", "scripted")
     assert small.returncode == 0, small.stderr

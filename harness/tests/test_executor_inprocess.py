@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -395,3 +396,26 @@ def test_a_subject_that_fails_to_tell_what_it_holds_is_the_targets_fault(
     with pytest.raises(SubjectError, match="cannot tell"):
         trial.damages()
     assert executor.execute(Input(b"a")).execution.kind is ExitKind.ACCEPTED
+
+
+class Slow(FakeSubject):
+    """Takes a while for a stream that arrives in pieces."""
+
+    def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
+        if delivery.chunks:
+            end = time.thread_time() + 0.25
+            while time.thread_time() < end:
+                self._work()
+        super().load(stream, delivery, trace)
+
+
+def test_a_repeat_that_was_only_slow_has_all_of_the_limit() -> None:
+    class SlowTarget(FakeTarget):
+        def open(self) -> FakeSubject:
+            return Slow()
+
+    with Watchdog(0.1) as watchdog:
+        trial = InProcessExecutor(SlowTarget(), watchdog).execute(Input(b"a"))
+        assert trial.repeat(b"a", Delivery((1,))).kind is ExitKind.ACCEPTED
+        with watchdog.allowing(2):
+            assert trial.after((b"l",)).kind is ExitKind.ACCEPTED

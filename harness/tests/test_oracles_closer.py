@@ -221,9 +221,15 @@ def test_a_subject_that_cannot_tell_has_no_leak() -> None:
     assert NO_LEAK.judge(replace(ACCEPTED, grown=None)) is None
 
 
-@pytest.mark.parametrize("kind", [ExitKind.TIMED_OUT, ExitKind.OUT_OF_MEMORY])
-def test_a_second_load_without_a_verdict_is_no_alarm_of_those_that_compare(kind: ExitKind) -> None:
-    slow = Outcome(kind, "", "pair=1 ram=1")
-    assert IDEMPOTENT.judge(replace(ACCEPTED, histories={(GOOD,): slow})) is None
-    repeats = dict.fromkeys(deliveries(GOOD), slow)
-    assert CHUNKING.judge(replace(ACCEPTED, repeats=repeats)) is None
+@pytest.mark.parametrize(
+    ("kind", "rings"),
+    [(ExitKind.CRASHED, True), (ExitKind.TIMED_OUT, True), (ExitKind.OUT_OF_MEMORY, False)],
+)
+def test_a_crash_or_hang_that_only_a_second_load_has_is_an_alarm_of_those_that_compare(
+    kind: ExitKind, rings: bool
+) -> None:
+    # Nobody else loads in pieces or again: who compares is the only one to see it.
+    bad = Outcome(kind, "IndexError: index out of range", "pair=1 ram=1")
+    history = IDEMPOTENT.judge(replace(ACCEPTED, histories={(GOOD,): bad}))
+    pieces = CHUNKING.judge(replace(ACCEPTED, repeats={deliveries(GOOD)[0]: bad}))
+    assert (history is not None, pieces is not None) == (rings, rings)

@@ -1,7 +1,9 @@
 """A campaign's numbers for other tools, and a campaign from outside."""
 
+import fcntl
 import json
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from loadfuzz import events
 from loadfuzz.campaign.batch import Batch, Engine
+from loadfuzz.campaign.folder import open_folder
+from loadfuzz.campaign.resume import notice_unannounced
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.clock import ManualClock
 from loadfuzz.engines.last_input import LastInput
@@ -16,6 +20,7 @@ from loadfuzz.errors import UsageError
 from loadfuzz.events import Event
 from loadfuzz.reporters.stats import EVERY_S, StatsFiles, read_stats
 from loadfuzz.reporters.status import status_of
+from loadfuzz.storage import FolderLock
 from loadfuzz.testing.installed import Installed
 from loadfuzz.testing.scripted import SEEDS_VARIABLE
 
@@ -218,3 +223,43 @@ def test_a_campaign_can_end_when_it_shows_nothing_new(installed: Installed) -> N
     assert value["reason"] == "stale", done.stderr
     assert value["seconds"] >= 1
     assert done.returncode == (1 if value["findings"] else 0)
+
+
+def test_a_finding_that_is_being_written_is_none_yet(installed: Installed) -> None:
+    installed.run(*RUN, "--execs", "30")
+    (installed.folder / "mine" / "findings" / ".tmp-1-abc").mkdir()
+    assert installed.run("status", "mine").returncode == 0
+
+
+def test_looking_at_a_campaign_keeps_none_from_starting(installed: Installed) -> None:
+    installed.run(*RUN, "--execs", "30")
+    with (installed.folder / "mine" / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        timer = threading.Timer(0.03, file.close)
+        timer.start()
+        with FolderLock(installed.folder / "mine" / "lock"):
+            pass
+        timer.join()
+
+
+def test_what_a_worker_wrote_and_did_not_announce_is_a_finding(installed: Installed) -> None:
+    installed.run(*RUN, "--execs", "30", **{SEEDS_VARIABLE: "QEVMXabc"})
+    mine = open_folder(installed.folder / "mine", "scripted")
+    totals = Totals()
+    totals.add(events.FindingRepeated(1, "clean-error:x", 1))
+    assert totals.ignored() == {}
+    notice_unannounced(mine, totals)
+    assert totals.findings
+    assert not totals.known
+
+
+def test_preparation_is_no_time_of_fuzzing(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path)
+    campaign.hear(events.CampaignStarted("fake", "native", 7, 1, "out", 12, 60.0, None))
+    campaign.clock.advance(90)
+    campaign.hear(events.WorkerStarted(0, 1))
+    campaign.clock.advance(EVERY_S)
+    campaign.progress(50)
+    campaign.files.tick()
+    assert [row[0] for row in campaign.rows()] == ["0", "5"]
+    assert read_stats(tmp_path)["execs_done"] == "50"

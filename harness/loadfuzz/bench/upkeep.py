@@ -12,12 +12,11 @@ from typing import Final
 
 from loadfuzz.bench.results import Figure
 from loadfuzz.campaign.batch import Batch, Engine
-from loadfuzz.engines.judging import SUSPICION_SHARE
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.lineage import Lineage
 from loadfuzz.engines.native import NativeEngine
 from loadfuzz.engines.session import Session
-from loadfuzz.executors.watchdog import Watchdog
+from loadfuzz.executors.watchdog import SUSPICION_SHARE, Watchdog
 from loadfuzz.feedback.novelty import Observation
 from loadfuzz.oracles import ALL
 from loadfuzz.plugins import load_target

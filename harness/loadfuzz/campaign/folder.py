@@ -162,8 +162,11 @@ def beside(out: Path) -> Path:
     Raises:
         UsageError: all of them do.
     """
+    named = out if out.name not in {"", ".."} else out.resolve()
+    if not named.name:
+        raise UsageError(f"there is nothing beside {out}; name another folder with --out")
     for number in range(1, _NUMBER_MAX):
-        path = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        path = out if number == 1 else named.with_name(f"{named.name}-{number}")
         if not (path / _MANIFEST).exists():
             return path
     raise UsageError(f"{out.parent} is full of campaigns; name another folder with --out")

@@ -182,7 +182,8 @@ class Supervisor:
             if slot.child is not None:
                 slot.child.terminate()
             if slot.patience is not None and not slot.patience.expired():
-                slot.patience.reschedule(now + STOP_GRACE_S)
+                grace_s = DEADLINE_GRACE_S if self._enough else STOP_GRACE_S
+                slot.patience.reschedule(now + grace_s)
 
     async def _run_phases(self) -> None:
         prepared = await self._prepare()

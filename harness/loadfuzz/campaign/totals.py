@@ -1,6 +1,7 @@
 """Adds up the events of a campaign: where every number on a screen comes from."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loadfuzz import events
@@ -42,9 +43,13 @@ class Totals:
         warnings: what went wrong around us.
         findings: by signature, in order of their announcement.
         known: signatures of findings from before this run.
+
+    Args:
+        ignore: signatures that are counted and are no findings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ignore: Iterable[str] = ()) -> None:
+        self._ignore = frozenset(ignore)
         self.started: events.CampaignStarted | None = None
         self.ended: events.CampaignEnded | None = None
         self.set_aside: list[events.SeedSetAside] = []
@@ -59,8 +64,14 @@ class Totals:
 
     def know(self, finding: events.FindingAnnounced) -> None:
         """Count a finding of an earlier run of this campaign."""
-        self.findings.setdefault(finding.signature, finding)
-        self.known.add(finding.signature)
+        self.discover(finding)
+        if finding.signature in self.findings:
+            self.known.add(finding.signature)
+
+    def discover(self, finding: events.FindingAnnounced) -> None:
+        """Count a finding that is in the folder, if it is none of those to be ignored."""
+        if finding.signature not in self._ignore:
+            self.findings.setdefault(finding.signature, finding)
 
     def add(self, event: Event) -> None:
         """Count one event."""
@@ -150,8 +161,8 @@ class Totals:
         return sum(times for (_, seen), times in self._seen.items() if seen == signature)
 
     def ignored(self) -> dict[str, int]:
-        """Signatures that were seen and are no findings, with about how often."""
-        signatures = sorted({seen for _, seen in self._seen} - self.findings.keys())
+        """Signatures that were seen and are to be ignored, with about how often."""
+        signatures = sorted({seen for _, seen in self._seen} & self._ignore)
         return {signature: self.times_seen(signature) for signature in signatures}
 
     def _worker(self, index: int) -> _Worker:

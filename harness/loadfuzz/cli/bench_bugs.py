@@ -91,7 +91,7 @@ def command(
     """See the help text above."""
     from loadfuzz.bench.bugs.fuzzers import fuzzer_named
     from loadfuzz.bench.bugs.picture import check_picture
-    from loadfuzz.bench.bugs.running import PLAN, Plan, plan_in
+    from loadfuzz.bench.bugs.running import PLAN, Plan, plan_in, results_in
 
     if list_only:
         return _list(target, as_json=as_json)
@@ -117,8 +117,9 @@ def command(
         kept = plan_in(out)
         if kept is None:
             raise UsageError(f"{out} is no folder of results: it has no {PLAN}")
-        if fuzzers:
-            kept = replace(kept, fuzzers=names)
+        there = tuple(dict.fromkeys(result.fuzzer for result in results_in(out)))
+        shown = tuple(dict.fromkeys((*kept.fuzzers, *there)))
+        kept = replace(kept, fuzzers=names if fuzzers else shown)
         return _compare(kept, out, picture, run=False, as_json=as_json)
     _make_folder(out)
     return _compare(plan, out, picture, run=True, as_json=as_json)

@@ -113,7 +113,9 @@ def _configure(context: click.Context, _: click.Parameter, path: Path | None) ->
     "there is no other limit, if you set none.",
 )
 @click.option(
-    "--first-finding", is_flag=True, help="Stop at the first finding that is not known yet."
+    "--first-finding/--no-first-finding",
+    default=False,
+    help="Stop at the first finding that is not known yet.",
 )
 @click.option(
     "--load-timeout",
@@ -237,21 +239,27 @@ def _check_operators(config: "Config") -> None:
         UsageError: one does not.
     """
     from loadfuzz.mutators import ALL, sweep
-    from loadfuzz.mutators.stack import factor_of
+    from loadfuzz.mutators.stack import chosen, factor_of
 
+    if config.operators is None:
+        return
     names = [*(operator.name for operator in ALL), sweep.OPERATOR, sweep.CUT_OPERATOR]
-    for pattern in config.operators or {}:
+    for pattern in config.operators:
         if not any(factor_of(name, {pattern: 1}) for name in names):
             raise UsageError(
                 f"{config.path}: operators: no operator is called {pattern!r}; "
                 f"there are {', '.join(names)}"
             )
+    if not chosen(ALL, config.operators):
+        raise UsageError(
+            f"{config.path}: operators: the sweeps alone come to an end; choose others, too"
+        )
 
 
 def _run(
     settings: Settings, folder: "CampaignFolder", *, as_json: bool, live: bool | None, quiet: bool
 ) -> int:
-    from loadfuzz.campaign.resume import know_findings
+    from loadfuzz.campaign.resume import know_findings, notice_unannounced
     from loadfuzz.campaign.supervisor import Supervisor
     from loadfuzz.campaign.totals import Totals
     from loadfuzz.clock import SystemClock
@@ -261,7 +269,7 @@ def _run(
     from loadfuzz.reporters.stats import StatsFiles
     from loadfuzz.reporters.summary import summary
 
-    totals, clock = Totals(), SystemClock()
+    totals, clock = Totals(settings.ignore), SystemClock()
     screen = [] if quiet else [_screen(totals, clock, as_json=as_json, live=live)]
     supervisor = Supervisor(
         settings,
@@ -277,6 +285,7 @@ def _run(
             asyncio.run(supervisor.run())
         except LoadfuzzError as error:
             failure = error
+        notice_unannounced(folder, totals)
         if totals.started is None:
             folder.discard()
             if failure is not None:

@@ -1,5 +1,6 @@
 """Which files are streams, where somebody names files and folders."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,9 +27,7 @@ def streams_in(paths: Sequence[Path]) -> list[Path]:
         if (path / "campaign.json").is_file():
             path = named / "corpus"
         if path.is_dir():
-            found += sorted(
-                file for file in path.rglob("*") if file.is_file() and file.suffix not in _IGNORED
-            )
+            found += _below(path)
         elif path.is_file():
             found.append(path)
         else:
@@ -36,9 +35,25 @@ def streams_in(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise UsageError(f"no streams in {', '.join(map(str, paths))}")
     if len(found) > STREAMS_MAX:
-        raise UsageError(f"{len(found)} streams, at most {STREAMS_MAX} are replayed; distil first")
+        raise UsageError(f"{len(found)} streams, at most {STREAMS_MAX} are taken; distil first")
     for path in found:
         size = path.stat().st_size
         if size > STREAM_SIZE_MAX:
-            raise UsageError(f"{path} has {size} bytes, at most {STREAM_SIZE_MAX} are replayed")
+            raise UsageError(f"{path} has {size} bytes, at most {STREAM_SIZE_MAX} are taken")
     return found
+
+
+def _below(folder: Path) -> list[Path]:
+    """The streams below a folder; of a campaign only its corpus, and nothing half written."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        if "campaign.json" in names:
+            folders[:] = [name for name in folders if name == "corpus"]
+            continue
+        folders.sort()
+        found += [
+            Path(place, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix not in _IGNORED
+        ]
+    return [path for path in found if path.is_file()]

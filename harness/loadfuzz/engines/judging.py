@@ -25,17 +25,13 @@ from loadfuzz.execution import ExitKind
 from loadfuzz.executors.guard import SubjectError, frames_of
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
+from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Input
 from loadfuzz.storage import explain
 
 CONFIRMATIONS: Final = 3
 """Re-runs of the first input of each signature."""
-
-SUSPICION_SHARE: Final = 4
-"""A load is suspected of a hang after this part of its CPU limit, so that a
-target that hangs often does not use up the campaign; the re-run that confirms
-it has all of the limit, so that a load that was only slow is no finding."""
 
 DEAREST_SHARE: Final = 4
 """Of the closer looks, the dearest oracles take part in one of so many."""

@@ -53,7 +53,7 @@ class CloserLooks:
     __slots__ = ("_credit", "_places", "_seen")
 
     def __init__(self) -> None:
-        self._credit: dict[str, int] = {}
+        self._credit: dict[str, int] = {_UNKNOWN: SAVED_MAX * PRICE}
         self._seen: dict[Key, int] = {}
         self._places: dict[str, str] = {}
 

@@ -68,10 +68,9 @@ def run_batch(
         UsageError: there is no such target.
         InfraError: our machinery or its surroundings failed.
     """
-    from loadfuzz.engines.judging import SUSPICION_SHARE
     from loadfuzz.engines.last_input import LastInput
     from loadfuzz.engines.session import Session
-    from loadfuzz.executors.watchdog import Watchdog
+    from loadfuzz.executors.watchdog import SUSPICION_SHARE, Watchdog
     from loadfuzz.oracles import ALL
     from loadfuzz.plugins import load_target
     from loadfuzz.repro.folder import write_finding

@@ -121,17 +121,24 @@ class Bench:
         now = guarded_call("counting resources", self.subject.resources, self.watchdog)
         return any(count > self.held.get(name, 0) for name, count in now.items())
 
+    def run(
+        self, subject: Subject, stream: bytes, delivery: Delivery = WHOLE
+    ) -> tuple[ExitKind, Refusal | None, Escape | None]:
+        """Load ``stream`` into a loader.  One that this may have damaged is not used again."""
+        kind, refusal, escape, _ = guarded_load(
+            subject, Input(stream, delivery), None, self.watchdog
+        )
+        if kind not in VERDICTS and subject is self._spare:
+            self.forget_spare()
+        return kind, refusal, escape
+
     def load(self, subject: Subject, stream: bytes, delivery: Delivery = WHOLE) -> Outcome:
         """Load ``stream`` into a loader and say what that came to.
 
         Raises:
             SubjectError: it fails in something else than the load.
         """
-        kind, refusal, escape, _ = guarded_load(
-            subject, Input(stream, delivery), None, self.watchdog
-        )
-        if kind not in VERDICTS and subject is self._spare:
-            self.forget_spare()
+        kind, refusal, escape = self.run(subject, stream, delivery)
         digest = guarded_call("digesting the state", subject.digest, self.watchdog)
         return Outcome(kind, _words(refusal, escape), digest)
 

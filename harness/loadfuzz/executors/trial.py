@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from loadfuzz.abc import Accountable, Growth, GuestRun, Subject, Target
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind, Outcome
-from loadfuzz.executors.guard import SubjectError, guarded_call, guarded_load
+from loadfuzz.executors.guard import SubjectError, guarded_call
 from loadfuzz.executors.loaders import VERDICTS, Bench
 from loadfuzz.executors.memory import peak_bytes_of
+from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.inputs import WHOLE, Delivery, Input
 from savevm.document import Document
 
@@ -92,8 +93,7 @@ class LoadTrial:
             self._load_thrice()
         outcome = self._repeats.get(key)
         if outcome is None:
-            _, outcome = self._load_fresh(stream, delivery)
-            self._repeats[key] = outcome
+            outcome = self._repeats[key] = self._outcome_after((), stream, delivery)
         return outcome
 
     def reload(self, stream: bytes) -> tuple[Outcome, bytes]:
@@ -106,7 +106,7 @@ class LoadTrial:
             self._reloads = {}
         known = self._reloads.get(stream)
         if known is None:
-            subject, outcome = self._load_fresh(stream, Delivery())
+            subject, outcome = self._load_fresh(stream)
             saved = b""
             if outcome.kind is ExitKind.ACCEPTED:
                 saved = guarded_call("saving the state", subject.save, self._bench.watchdog)
@@ -183,11 +183,8 @@ class LoadTrial:
             self._load_thrice()
         outcome = self._histories.get(key)
         if outcome is None:
-            bench = self._bench
-            subject = bench.fresh()
-            for stream in key:
-                guarded_load(subject, Input(stream), None, bench.watchdog)
-            outcome = self._histories[key] = bench.load(subject, self.input.stream)
+            outcome = self._outcome_after(key, self.input.stream, WHOLE)
+            self._histories[key] = outcome
         return outcome
 
     def at_start(self) -> bytes:
@@ -228,12 +225,18 @@ class LoadTrial:
             self._histories = {}
         bench, stream = self._bench, self.input.stream
         subject = bench.fresh()
-        self._repeats[stream, WHOLE] = bench.load(subject, stream)
-        self._histories[stream,] = bench.load(subject, stream)
+        first = bench.load(subject, stream)
+        if first.kind is ExitKind.TIMED_OUT:
+            return  # it will be tried once more, by who asks
+        self._repeats[stream, WHOLE] = first
+        second = bench.load(subject, stream)
+        if second.kind is ExitKind.TIMED_OUT:
+            return
+        self._histories[stream,] = second
         if not isinstance(subject, Accountable):
             return
         before = dict(guarded_call("counting resources", subject.resources, bench.watchdog))
-        guarded_load(subject, Input(stream), None, bench.watchdog)
+        bench.run(subject, stream)
         after = guarded_call("counting resources", subject.resources, bench.watchdog)
         piled_up = tuple(
             (name, count - before.get(name, 0))
@@ -258,9 +261,32 @@ class LoadTrial:
             bench.keep_twin(subject)
         return outcome
 
-    def _load_fresh(self, stream: bytes, delivery: Delivery) -> tuple[Subject, Outcome]:
-        subject = self._bench.fresh()
-        return subject, self._bench.load(subject, stream, delivery)
+    def _load_fresh(self, stream: bytes) -> tuple[Subject, Outcome]:
+        """The subject, too; tried once more like :meth:`_outcome_after`."""
+        bench = self._bench
+        subject = bench.fresh()
+        outcome = bench.load(subject, stream)
+        if outcome.kind is ExitKind.TIMED_OUT:
+            subject = bench.fresh()
+            with bench.watchdog.allowing(SUSPICION_SHARE):
+                outcome = bench.load(subject, stream)
+        return subject, outcome
+
+    def _outcome_after(self, before: Sequence[bytes], stream: bytes, delivery: Delivery) -> Outcome:
+        """Load ``stream`` into a fresh subject after others; once more with all of the CPU
+        limit if it had to be interrupted, for it may only have been slow."""
+        outcome = self._try(before, stream, delivery)
+        if outcome.kind is ExitKind.TIMED_OUT:
+            with self._bench.watchdog.allowing(SUSPICION_SHARE):
+                outcome = self._try(before, stream, delivery)
+        return outcome
+
+    def _try(self, before: Sequence[bytes], stream: bytes, delivery: Delivery) -> Outcome:
+        bench = self._bench
+        subject = bench.fresh()
+        for earlier in before:
+            bench.run(subject, earlier)
+        return bench.load(subject, stream, delivery)
 
     def _check_current(self) -> None:
         if self._bench.current is not self:

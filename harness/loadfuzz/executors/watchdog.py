@@ -22,9 +22,16 @@ time only: a load that sleeps is the supervisor's to notice.
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import basename
 from types import FrameType, TracebackType
 from typing import Final
+
+SUSPICION_SHARE: Final = 4
+"""A load is suspected of a hang after this part of its CPU limit, so that a
+target that hangs often does not use up the campaign; the re-run that confirms
+it has all of the limit, so that a load that was only slow is no finding."""
 
 TICKS_PER_LIMIT: Final = 4
 """A hang is noticed after 4 to 5 quarters of its limit."""
@@ -74,6 +81,7 @@ class Watchdog:
         "_old_timer",
         "_ticks",
         "_ticks_max",
+        "_times",
         "_on",
         "_stack",
     )
@@ -84,6 +92,7 @@ class Watchdog:
         self.armed = False
         self._noticed = -1
         self._ticks = 0
+        self._times = 1
         self._ticks_max = TICKS_PER_LIMIT
         self._old_handler: object = None
         self._old_timer = (0.0, 0.0)
@@ -111,7 +120,18 @@ class Watchdog:
 
     def allow(self, times: int) -> None:
         """Let what is guarded from now on use ``times`` the limit."""
+        self._times = times
         self._ticks_max = TICKS_PER_LIMIT * times
+
+    @contextmanager
+    def allowing(self, times: int) -> Iterator[None]:
+        """The same for a while, and at least what is allowed already."""
+        before = self._times
+        self.allow(max(times, before))
+        try:
+            yield
+        finally:
+            self.allow(before)
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         if not self.armed:

@@ -149,7 +149,9 @@ def chosen(operators: Sequence[Mutator], factors: Mapping[str, int]) -> tuple[Mu
 
 def factor_of(name: str, factors: Mapping[str, int]) -> int:
     """The factor of an operator, 0 when it is not named; see :func:`chosen`."""
-    return factors.get(name, 0) or max(
+    if name in factors:
+        return factors[name]
+    return max(
         (
             value
             for pattern, value in factors.items()

@@ -36,6 +36,8 @@ _HEADER: Final = (
     "# relative_time, cycles_done, cur_item, corpus_count, pending_total, pending_favs, "
     "map_size, saved_crashes, saved_hangs, max_depth, execs_per_sec, total_execs, edges_found\n"
 )
+_SEEDS: Final = "loadfuzz_seeds"
+"""Key of how many streams the corpus began with."""
 _LIVES: Final = "loadfuzz_lives"
 """Key of what each worker's process had done by then."""
 _HANGS: Final = "no-hang"
@@ -64,6 +66,7 @@ class StatsFiles:
         self._wall = wall
         self._next_s = 0.0
         self._state = ""
+        self._begun = False
         self._earlier: Mapping[str, str] = {}
         self._untold = 0
         self._last_new = self._last_finding = self._last_hang = 0
@@ -97,7 +100,10 @@ class StatsFiles:
             case events.CampaignStarted():
                 self._state = RUNNING
                 self._write()
-            case events.WorkerStarted() if not self._totals.executions:
+            case events.WorkerStarted() if not self._begun:
+                # What came before was preparation.
+                self._begun = True
+                self._next_s = 0.0
                 self._pace.restart()
             case events.CampaignEnded() if self._state:
                 self._state = event.reason
@@ -131,13 +137,15 @@ class StatsFiles:
 
     def _values(self) -> dict[str, str]:
         totals, pace, now = self._totals, self._pace, int(self._wall())
+        elapsed_s = int(pace.elapsed_s) if self._begun else 0
         started = totals.started
         assert started is not None, "written before the campaign began"
         executions = _number(self._earlier, "execs_done") + self._untold + totals.executions
-        run_s = _number(self._earlier, "run_time") + int(pace.elapsed_s)
+        run_s = _number(self._earlier, "run_time") + elapsed_s
+        seeds = _number(self._earlier, _SEEDS) or started.seeds
         hangs = sum(finding.oracle == _HANGS for finding in totals.findings.values())
         return {
-            "start_time": str(_number(self._earlier, "start_time") or now - int(pace.elapsed_s)),
+            "start_time": str(_number(self._earlier, "start_time") or now - elapsed_s),
             "last_update": str(now),
             "run_time": str(run_s),
             "fuzzer_pid": str(os.getpid()),
@@ -146,9 +154,10 @@ class StatsFiles:
             "execs_per_sec": f"{executions / max(run_s, 1):.2f}",
             "execs_ps_last_min": f"{pace.rate(totals.executions):.2f}",
             "corpus_count": str(totals.corpus),
-            "corpus_found": str(max(totals.corpus - started.seeds, 0)),
+            "corpus_found": str(max(totals.corpus - seeds, 0)),
             "max_depth": str(max(
-                (depth.value for depth in Depth if totals.reached(depth)), default=0
+                _number(self._earlier, "max_depth"),
+                *(depth.value for depth in Depth if totals.reached(depth)), 0,
             )),
             "cur_item": "0",
             "pending_favs": "0",
@@ -168,6 +177,7 @@ class StatsFiles:
             "loadfuzz_restarts": str(_number(self._earlier, "loadfuzz_restarts") + totals.restarts),
             "loadfuzz_warnings": str(len(totals.warnings)),
             "loadfuzz_seed": str(started.seed),
+            _SEEDS: str(seeds),
             _LIVES: " ".join(f"{worker}={done}" for worker, done in totals.lives().items()),
         }  # fmt: skip
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from loadfuzz.campaign.folder import read_settings
 from loadfuzz.errors import LoadfuzzError, UsageError
 from loadfuzz.reporters.stats import RUNNING, read_stats
-from loadfuzz.repro.folder import read_finding
+from loadfuzz.repro.folder import finding_folders, read_finding
+from loadfuzz.storage import Corpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Status:
             ``stale``, ``first-finding``; or ``died`` when it did not say.
         pid: of the supervisor that wrote last, 0 if none did.
         executions, seconds, corpus: of all runs of the folder together.
-        executions_per_second: at the end, or now.
+        executions_per_second: now, of a campaign that runs; over all of its time, of another.
         workers, restarts: worker processes, and how many had to be replaced.
         started, updated, last_new, last_finding: seconds since 1970, 0 for never.
         findings: by name of their folders.
@@ -84,8 +85,8 @@ def status_of(out: Path) -> Status:
         state = "died"
     rate = stats.get("execs_ps_last_min" if running else "execs_per_sec", "0")
     try:
-        names = sorted(path for path in (out / "findings").iterdir() if path.is_dir())
-        corpus = sum(1 for _ in os.scandir(out / "corpus"))
+        names = finding_folders(out / "findings")
+        corpus = sum(1 for _ in Corpus(out / "corpus").digests())
     except OSError as error:
         raise UsageError(f"{out} cannot be read: {error.strerror}") from error
     return Status(

@@ -86,6 +86,17 @@ class _Version:
     format_version: int
 
 
+def finding_folders(folder: Path) -> list[Path]:
+    """The findings in the folder of a campaign's findings, sorted; not what is being written.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()
+    )
+
+
 def write_finding(out: Path, finding: Finding) -> str | None:
     """Keep a finding in the campaign's folder, complete and on the disk.
 

@@ -40,10 +40,9 @@ def _run(request: TrialRequest, channel: Channel) -> None:
         import_instrumented(request.target, request.packages)
         from loadfuzz.bench.bugs import atheris_side  # noqa: F401
     from loadfuzz.bench.bugs.session import BugSession, batch_of
-    from loadfuzz.engines.judging import SUSPICION_SHARE
     from loadfuzz.engines.last_input import LastInput
     from loadfuzz.engines.worker import guard_memory
-    from loadfuzz.executors.watchdog import Watchdog
+    from loadfuzz.executors.watchdog import SUSPICION_SHARE, Watchdog
     from loadfuzz.plugins import load_target
 
     asked: list[int] = []
