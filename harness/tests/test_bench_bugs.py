@@ -179,6 +179,14 @@ def test_a_folder_says_how_its_trials_were_run(tmp_path: Path) -> None:
     assert "were run with seed 1, not 9; seconds 3.0, not 4.0" in " ".join(other.stderr.split())
 
 
+def test_a_report_has_the_fuzzers_that_came_later(tmp_path: Path) -> None:
+    for name in ("structure", "raw"):
+        bugs("--execs", "45", "--fuzzer", name, "--out", "bench", cwd=tmp_path)
+    for more, shown in ([], {"structure", "raw"}), (["--fuzzer", "raw"], {"raw"}):
+        done = bugs("--report", "--json", *more, "--out", "bench", cwd=tmp_path)
+        assert {row["fuzzer"] for row in json.loads(done.stdout)["rows"]} == shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

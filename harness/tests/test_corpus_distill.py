@@ -114,7 +114,7 @@ def test_a_stream_that_crashes_the_loader_is_named_and_not_kept(installed: Insta
     done = installed.run("corpus", "distill", "small", "bad", "--target", "scripted",
                          **{SEEDS_VARIABLE: "QEVMa"})  # fmt: skip
     assert done.returncode == 1
-    assert "bad crashes the loader; loadfuzz replay bad" in done.stderr
+    assert "loadfuzz replay bad --target scripted" in done.stderr
     assert not list((installed.folder / "small").iterdir())
 
 

@@ -184,7 +184,7 @@ def test_a_loader_that_does_not_trace_is_left_alone() -> None:
 def test_an_accepted_prefix_is_an_alarm() -> None:
     start = Document.parse(GOOD, machine).sections[0].start
     trial = replace(ACCEPTED, others={GOOD[:start]: OTHER_STATE})
-    assert rung(TRUNCATION.judge(trial)).path == "at the boundary of a section"
+    assert rung(TRUNCATION.judge(trial)).path == "boundary of a section"
 
 
 def test_cuts_come_before_the_end_and_are_bounded() -> None:

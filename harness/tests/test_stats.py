@@ -222,6 +222,7 @@ def test_a_campaign_can_end_when_it_shows_nothing_new(installed: Installed) -> N
     value = json.loads(done.stdout)
     assert value["reason"] == "stale", done.stderr
     assert value["seconds"] >= 1
+    assert value["executions"] > value["corpus"]
     assert done.returncode == (1 if value["findings"] else 0)
 
 

@@ -126,7 +126,7 @@ class Stage:
         )
         self.folder: CampaignFolder = open_folder(folder / "out", "fake")
         self.heard = Heard()
-        self.totals = Totals()
+        self.totals = Totals(ignore)
         worker, prepare = folder / "worker.py", folder / "prepare.py"
         worker.write_text(WORKER + program)
         # A Python literal, for None and True have no JSON in Python.

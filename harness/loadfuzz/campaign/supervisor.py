@@ -402,6 +402,8 @@ class Supervisor:
         self._totals.add(event)
         for reporter in self._reporters:
             reporter.handle(event)
+        if isinstance(event, events.Progress) and self._totals.taking_in:
+            self._news_s = asyncio.get_running_loop().time()
         if isinstance(event, (events.CorpusAdded, events.FindingAnnounced)):
             self._news_s = asyncio.get_running_loop().time()
             if self._settings.first_finding and isinstance(event, events.FindingAnnounced):

@@ -117,6 +117,12 @@ class Totals:
         return self._corpus_start + len(self._corpus)
 
     @property
+    def taking_in(self) -> bool:
+        """Whether some worker may still be running the streams that it began with."""
+        done = self.lives()
+        return not done or min(done.values()) <= self._corpus_start
+
+    @property
     def workers_running(self) -> int:
         """Worker processes that run."""
         return sum(worker.running for worker in self._workers.values())

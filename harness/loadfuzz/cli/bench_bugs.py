@@ -119,6 +119,11 @@ def command(
             raise UsageError(f"{out} is no folder of results: it has no {PLAN}")
         there = tuple(dict.fromkeys(result.fuzzer for result in results_in(out)))
         shown = tuple(dict.fromkeys((*kept.fuzzers, *there)))
+        for name in names if fuzzers else ():
+            if name not in there:
+                raise UsageError(
+                    f"{out} has no trial of {name}; it has {', '.join(there) or 'none'}"
+                )
         kept = replace(kept, fuzzers=names if fuzzers else shown)
         return _compare(kept, out, picture, run=False, as_json=as_json)
     _make_folder(out)

@@ -122,7 +122,8 @@ def distill(store: Path, sources: tuple[Path, ...], target: str, as_json: bool) 
     except OSError as error:
         raise explain(error, f"distilling into {store}") from error
     for path in merged.failed:
-        click.echo(f"{path} crashes the loader; loadfuzz replay {path}", err=True)
+        again = f"loadfuzz replay {path} --target {target}"
+        click.echo(f"{path} crashes the loader or does not end; {again}", err=True)
     _tell(store, merged, as_json=as_json)
     return ExitCode.FINDINGS if merged.failed else ExitCode.CLEAN
 

@@ -37,7 +37,7 @@ def judge(trial: Trial) -> Violation | None:
             return Violation(
                 NAME, f"a stream that ends {where} is accepted",
                 f"a refusal: the first {cut} of {len(stream)} bytes have no end",
-                "accepted", where,
+                "accepted", where.removeprefix("at the "),
             )  # fmt: skip
     return None
 

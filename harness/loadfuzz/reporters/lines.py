@@ -1,5 +1,6 @@
 """A status line every few seconds, for logs and pipes."""
 
+from contextlib import suppress
 from typing import Final, TextIO
 
 from loadfuzz import events
@@ -83,7 +84,9 @@ class Lines:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        print(printable(text), file=self._out, flush=True)
+        # Nobody may be reading any more; the campaign is not for them alone.
+        with suppress(BrokenPipeError):
+            print(printable(text), file=self._out, flush=True)
 
 
 def status(totals: Totals, pace: Pace) -> str:

@@ -36,7 +36,7 @@ EOF_BOUNDARY: Final = PlantedBug(
         field="section type",
         trigger="a stream that ends where a section could begin",
         oracle="truncation",
-        evidence=r"^at the boundary",
+        evidence=r"^boundary",
         mirrors="qemu_get_byte returns 0 at the end; T10 and T11b of a real QEMU's verdicts",
     ),
     _plant,
