@@ -128,18 +128,26 @@ def test_the_command_line_comes_before_the_environment_and_that_before_the_file(
     assert (third["executions"], third["seed"]) == (60, 3)
 
 
+SEEDS = {SEEDS_VARIABLE: "QEVMXabc"}
+"""Those with which the scripted target has findings."""
+
+
+def signatures_found(installed: Installed) -> list[str]:
+    """By a run as the file in its folder has it."""
+    found = installed.json("run", "--json", **SEEDS)["findings"]
+    assert isinstance(found, list)
+    return [finding["signature"] for finding in found]
+
+
 def test_known_findings_are_counted_and_are_none(installed: Installed) -> None:
     written(installed.folder, FILE)
-    seeds = {SEEDS_VARIABLE: "QEVMXabc"}
-    found = installed.json("run", "--json", **seeds)["findings"]
-    assert isinstance(found, list)
-    signatures = [finding["signature"] for finding in found]
+    signatures = signatures_found(installed)
     assert signatures
     # As many as there may be: no file of a worker has room for all of them.
     known = [*signatures, *(f"footer:somewhere, number {number}" for number in range(900))]
     ignore = f"ignore = {json.dumps(known)}\n"
     written(installed.folder, FILE.replace("mine", "other") + ignore)
-    done = installed.run("run", "--json", **seeds)
+    done = installed.run("run", "--json", **SEEDS)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     assert value["findings"] == []
@@ -185,12 +193,9 @@ def test_another_file_can_be_named(installed: Installed) -> None:
 
 def test_what_was_found_before_it_was_known_is_no_finding_any_more(installed: Installed) -> None:
     written(installed.folder, FILE)
-    seeds = {SEEDS_VARIABLE: "QEVMXabc"}
-    found = installed.json("run", "--json", **seeds)["findings"]
-    assert isinstance(found, list)
-    signatures = [finding["signature"] for finding in found]
+    signatures = signatures_found(installed)
     written(installed.folder, FILE + f"ignore = {json.dumps(signatures)}\n")
-    done = installed.run("run", "--json", **seeds)
+    done = installed.run("run", "--json", **SEEDS)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     assert (value["findings"], set(value["ignored"])) == ([], set(signatures))

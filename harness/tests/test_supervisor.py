@@ -120,9 +120,10 @@ class Stage:
         describe: Describe = lambda folder, death: None,
         seeds: tuple[str, ...] = (),
         ignore: tuple[str, ...] = (),
+        stale_s: float | None = None,
     ) -> None:
         self.settings = Settings(
-            "fake", engine, 7, workers, seconds, executions, seeds, ignore=ignore
+            "fake", engine, 7, workers, seconds, executions, seeds, stale_s=stale_s, ignore=ignore
         )
         self.folder: CampaignFolder = open_folder(folder / "out", "fake")
         self.heard = Heard()
@@ -263,6 +264,24 @@ def test_one_worker_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     with pytest.raises(InfraError, match="worker 1 does not get going"):
         stage.run()
     assert stage.totals.executions == 5
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_that_is_gone_is_not_waited_for_before_a_campaign_is_stale(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "if me == 1: sys.exit(3)\n"
+        "done = 0\n"
+        "while not stopped:\n"
+        "    done += 10; progress(done); time.sleep(0.01)\n"
+        "end(done, 'stopped')"
+    )
+    # It has no other limit, so it would go on for ever.
+    stage = Stage(tmp_path, program, workers=2, stale_s=0.3)
+    with pytest.raises(InfraError, match="worker 1 does not get going"):
+        stage.run()
+    assert not stage.supervisor.interrupted
 
 
 def test_a_death_inside_a_load_is_a_finding(tmp_path: Path) -> None:

@@ -118,9 +118,11 @@ class Totals:
 
     @property
     def taking_in(self) -> bool:
-        """Whether some worker may still be running the streams that it began with."""
-        done = self.lives()
-        return not done or min(done.values()) <= self._corpus_start
+        """Whether a worker that runs may still be at the streams that it began with."""
+        return any(
+            worker.running and worker.now["executions"] <= self._corpus_start
+            for worker in self._workers.values()
+        )
 
     @property
     def workers_running(self) -> int:
