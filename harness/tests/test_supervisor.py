@@ -9,17 +9,18 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from loadfuzz import events
-from loadfuzz.campaign import deaths
-from loadfuzz.campaign import supervisor as module
+from loadfuzz.campaign import deaths, local, supervisor
 from loadfuzz.campaign.batch import Engine
 from loadfuzz.campaign.deaths import Death, Describe
 from loadfuzz.campaign.folder import CampaignFolder, open_folder
 from loadfuzz.campaign.listening import GARBAGE_SHOWN_MAX
+from loadfuzz.campaign.local import LocalCrew
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.supervisor import Supervisor
 from loadfuzz.campaign.totals import Totals
@@ -137,8 +138,7 @@ class Stage:
             self.folder,
             [self.heard],
             self.totals,
-            describe=describe,
-            worker=(sys.executable, str(worker)),
+            crew=partial(LocalCrew, describe=describe, worker=(sys.executable, str(worker))),
             prepare=(sys.executable, str(prepare)),
         )
 
@@ -247,7 +247,7 @@ def test_a_worker_that_never_gets_going_fails_the_campaign_with_what_it_said(
         InfraError, match=r"(?s)does not get going: died: exit status 9.*no such lib"
     ):
         stage.run()
-    assert len(stage.batches()) == module.BARREN_MAX
+    assert len(stage.batches()) == local.BARREN_MAX
     assert stage.heard.stopped == 1
     assert stage.heard.events[-1].reason == "failed"  # type: ignore[union-attr]
 
@@ -469,7 +469,7 @@ def test_when_time_is_up_workers_are_asked_to_stop(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_stop_is_ended_and_that_is_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DEADLINE_GRACE_S", 0.1)
+    monkeypatch.setattr(local, "DEADLINE_GRACE_S", 0.1)
     monkeypatch.setattr(deaths, "replay", replaying(0))
     program = "progress(5); wait(lambda: False)"
     stage = Stage(tmp_path, program, seconds=0.2, describe=deadly).run()
@@ -489,7 +489,7 @@ async def endless(*arguments: object, **named: object) -> Replayed:
 def test_a_load_that_never_ends_is_a_finding_also_when_time_is_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: Callable[..., object]
 ) -> None:
-    monkeypatch.setattr(module, "DEADLINE_GRACE_S", 0.1)
+    monkeypatch.setattr(local, "DEADLINE_GRACE_S", 0.1)
     monkeypatch.setattr(deaths, "CONFIRM_TIMEOUT_S", 0.3)
     monkeypatch.setattr(deaths, "replay", again)
     program = left() + "leave(); progress(5); wait(lambda: False)"
@@ -505,7 +505,7 @@ def test_a_load_that_never_ends_is_a_finding_also_when_time_is_up(
 def test_a_worker_that_says_nothing_is_ended_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE_MAX_S", 0.5)
+    monkeypatch.setattr(local, "SILENCE_MAX_S", 0.5)
     seen: list[bool] = []
 
     def describe(folder: CampaignFolder, death: Death) -> None:
@@ -529,8 +529,8 @@ def test_the_first_stop_lets_workers_finish(tmp_path: Path) -> None:
 def test_a_worker_that_ignores_the_first_stop_is_ended_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STOP_GRACE_S", 0.1)
-    monkeypatch.setattr(module, "SILENCE_MAX_S", 10_000)
+    monkeypatch.setattr(supervisor, "STOP_GRACE_S", 0.1)
+    monkeypatch.setattr(local, "SILENCE_MAX_S", 10_000)
     program = "progress(1); wait(lambda: False)"
     stage = Stage(tmp_path, program, executions=5).run(then=Supervisor.stop)
     assert stage.supervisor.interrupted
@@ -578,7 +578,7 @@ def test_a_full_disk_ends_the_campaign_with_words_and_no_worker_is_left(tmp_path
 def test_a_worker_that_died_of_a_full_disk_is_not_blamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DISK_FREE_MIN", 1 << 80)
+    monkeypatch.setattr(supervisor, "DISK_FREE_MIN", 1 << 80)
     stage = Stage(tmp_path, "progress(5); sys.exit(1)", executions=100)
     with pytest.raises(InfraError, match="is full; make room"):
         stage.run()
