@@ -29,6 +29,8 @@ TAIL_SIZE_MAX: Final = 8192
 """Bytes kept of what a child last wrote to stderr: a traceback or a sanitizer's summary."""
 READ_SIZE: Final = 1 << 16
 """Bytes read at once: the size of a pipe, so that one flooding child cannot starve the others."""
+SEND_MAX: Final = 4096
+"""Bytes that a pipe takes at once, whole or not at all (POSIX ``PIPE_BUF`` on Linux)."""
 DRAIN_TIMEOUT_S: Final = 2.0
 """How long after a child's end its pipes may stay open; somebody who left its session has them."""
 REAP_TIMEOUT_S: Final = 5.0
@@ -126,6 +128,8 @@ class Child:
         for descriptor in self._open:
             os.set_blocking(descriptor, False)
             self._loop.add_reader(descriptor, self._read, descriptor)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
         self._pidfd = _open_pidfd(process.pid)
         if self._pidfd is None:
             self._poll()
@@ -136,6 +140,24 @@ class Child:
     def lines_too_long(self) -> int:
         """Lines that were thrown away for their length."""
         return self._lines.too_long
+
+    def send(self, line: bytes) -> None:
+        """Write a line to the stdin of a child that was spawned with one.
+
+        Args:
+            line: with its newline; at most :data:`SEND_MAX` bytes are under way at a time, so
+                send one and wait for what the child says to it.
+
+        Raises:
+            InfraError: the child does not read, or is gone.
+        """
+        assert self._process.stdin is not None, "spawned without a stdin"
+        try:
+            written = os.write(self._process.stdin.fileno(), line)
+        except OSError as error:
+            raise InfraError(f"process {self.pid} does not listen: {error.strerror}") from error
+        if written < len(line):
+            raise InfraError(f"process {self.pid} does not read what it is sent")
 
     def terminate(self) -> None:
         """Ask the child to stop (SIGTERM to the child alone: it stops what it started)."""
@@ -211,7 +233,7 @@ class Child:
         finally:
             for descriptor in list(self._open):
                 self._close(descriptor)
-            for pipe in (self._process.stdout, self._process.stderr):
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 if pipe is not None:
                     pipe.close()
             self._close_pidfd()
@@ -278,13 +300,17 @@ def _open_pidfd(pid: int) -> int | None:
 
 
 def _start(
-    argv: Sequence[str], folder: Path | None, environment: Mapping[str, str] | None
+    argv: Sequence[str],
+    folder: Path | None,
+    environment: Mapping[str, str] | None,
+    *,
+    feed: bool,
 ) -> subprocess.Popen[bytes]:
     """Start it; takes some milliseconds, until the child has become the launcher."""
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *argv],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
@@ -304,6 +330,7 @@ async def spawn(
     *,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    feed: bool = False,
 ) -> AsyncIterator[Child]:
     """Run a program as a child for the duration of a ``with`` block.
 
@@ -312,15 +339,16 @@ async def spawn(
     ties the child to the thread that started it.
 
     Args:
-        argv: program and arguments; stdin is empty.
+        argv: program and arguments.
         on_line: hears each line of its stdout.
         folder: its working directory.
         environment: its environment, ours otherwise.
+        feed: it has a stdin, see :meth:`Child.send`; otherwise that is empty.
 
     Raises:
         InfraError: it cannot be started, or does not die.
     """
-    child = Child(_start(argv, folder, environment), on_line)
+    child = Child(_start(argv, folder, environment, feed=feed), on_line)
     try:
         yield child
     finally:

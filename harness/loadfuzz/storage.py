@@ -129,13 +129,20 @@ def write_folder_once(path: Path, files: Mapping[str, bytes]) -> bool:
     return True
 
 
-def sweep(folder: Path) -> int:
+def sweep(folder: Path, *, older_s: float = 0.0) -> int:
     """Remove what a killed process left unfinished in ``folder``; returns how much.
 
-    To be called only while nobody else writes there.
+    Args:
+        folder: nobody else writes there, or all who do are done with each file within
+            ``older_s``.
+        older_s: leave what was changed less than so many seconds ago.
     """
     count = 0
+    latest = time.time() - older_s
     for path in folder.glob(f"{_TEMPORARY}*"):
+        with suppress(FileNotFoundError):  # somebody else sweeps too
+            if older_s and path.stat().st_mtime > latest:
+                continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -155,7 +155,8 @@ def test_a_worker_goes_on_after_findings(installed: Installed) -> None:
     assert oracles == {"clean-error", "no-hang"}
     for event in heard:
         if isinstance(event, events.FindingAnnounced):
-            assert event.reliability == (3, 3)
+            # A hang was run twice before it was one.
+            assert event.reliability == ((1, 1) if event.oracle == "no-hang" else (3, 3))
             assert (out / event.folder).is_dir()
     assert isinstance(heard[-1], events.WorkerEnded)
     assert heard[-1].executions == 4

@@ -31,6 +31,9 @@ FORMAT_VERSION: Final = 1
 """Version of this layout and of ``campaign.json``."""
 DEFAULT_PARENT: Final = Path("loadfuzz-out")
 """Where campaigns go when nobody says where."""
+SHARED_AGE_S: Final = 3600.0
+"""Unfinished files in a folder that others share are left alone for so long: none of them
+takes more than seconds, but clocks of two machines differ."""
 _NUMBER_MAX: Final = 1_000_000
 """Campaigns of one target side by side; nobody keeps more."""
 
@@ -144,7 +147,8 @@ class CampaignFolder:
                     self.findings,
                     self.path / "machine",
                 ):
-                    sweep(place)
+                    # Other shards write there too, each file within seconds.
+                    sweep(place, older_s=SHARED_AGE_S if place.is_symlink() else 0.0)
                 if not self.resumed:
                     seeds = tuple(printable(seed) for seed in settings.seeds)
                     shown = replace(settings, seeds=seeds)
@@ -153,6 +157,11 @@ class CampaignFolder:
                 yield
         except OSError as error:
             raise explain(error, f"writing in {self.shown}") from error
+
+
+def is_campaign(out: Path) -> bool:
+    """Whether a folder is that of a campaign."""
+    return (out / _MANIFEST).is_file()
 
 
 def beside(out: Path) -> Path:

@@ -87,7 +87,6 @@ class Totals:
                 self.warnings.append(event.text)
             case events.WorkerStarted():
                 worker = self._worker(event.worker)
-                worker.restarts += bool(worker.now)
                 worker.fold()
                 worker.running = True
             case events.Progress():
@@ -102,6 +101,7 @@ class Totals:
             case events.WorkerEnded():
                 worker = self._worker(event.worker)
                 worker.running = False
+                worker.restarts += event.restarted
                 worker.now["executions"] = max(worker.now["executions"], event.executions)
             case events.CampaignEnded():
                 self.ended = event
@@ -120,7 +120,9 @@ class Totals:
     def taking_in(self) -> bool:
         """Whether a worker that runs may still be at the streams that it began with."""
         return any(
-            worker.running and worker.now["executions"] <= self._corpus_start
+            worker.running
+            and not worker.before["executions"]
+            and worker.now["executions"] <= self._corpus_start
             for worker in self._workers.values()
         )
 
@@ -163,6 +165,24 @@ class Totals:
     def judged(self) -> dict[str, int]:
         """Times each oracle was asked."""
         return {name: self._sum(f"judged/{name}") for name in self._names("judged/")}
+
+    def progress(self) -> events.Progress:
+        """All of this as the numbers of one worker, over all its restarts."""
+
+        def under(prefix: str) -> dict[str, int]:
+            return {name: self._sum(f"{prefix}{name}") for name in self._names(prefix)}
+
+        return events.Progress(
+            worker=0,
+            executions=self.executions,
+            corpus=self.corpus,
+            depths={
+                name.lower().replace("_", "-"): count for name, count in under("depth/").items()
+            },
+            kinds=under("kind/"),
+            operators={row.name: (row.applied, row.fresh) for row in self.operators()},
+            judged=under("judged/"),
+        )
 
     def times_seen(self, signature: str) -> int:
         """How often a finding was seen in this run, about: workers tell at 2, 4, 8..."""

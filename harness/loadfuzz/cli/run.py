@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,10 @@ from loadfuzz.errors import UsageError
 from loadfuzz.exitcodes import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadfuzz.abc import Reporter
+    from loadfuzz.campaign.crew import Course, Crew
     from loadfuzz.campaign.folder import CampaignFolder
     from loadfuzz.campaign.totals import Totals
     from loadfuzz.clock import Clock
@@ -44,6 +48,9 @@ Examples:
   loadfuzz run --seeds vm1.bin vm2.bin      start from these streams
   loadfuzz run --time 8h --out nightly      run again to go on with it
   loadfuzz status nightly                   how it goes, from another terminal
+  loadfuzz run --shard 2/8 --out shared     one of eight jobs that share a folder
+  loadfuzz run --cluster tcp://10.0.0.1:8786
+                                            on all workers of a Dask scheduler
   loadfuzz run --json > result.json         for scripts; progress on stderr
 
 Most options may stand in the environment (LOADFUZZ_TIME, LOADFUZZ_WORKERS, ...) and in
@@ -169,6 +176,20 @@ def _configure(context: click.Context, _: click.Parameter, path: Path | None) ->
     help="Do not go on with the campaign in --out, but start anew beside it, in DIR-2, DIR-3, ...",
 )
 @click.option(
+    "--shard",
+    envvar="LOADFUZZ_SHARD",
+    metavar="I/N",
+    help="Be the I-th of N runs, on any machines, that share --out and share --execs out.",
+)
+@click.option(
+    "--cluster",
+    envvar="LOADFUZZ_CLUSTER",
+    metavar="ADDRESS",
+    help="Have a Dask cluster do the work: the address of its scheduler, such as "
+    "tcp://10.0.0.1:8786, or 'local' for one on this machine with --workers workers "
+    "(extra cluster).",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -190,6 +211,8 @@ def command(
     seeds: tuple[Path, ...],
     out: Path | None,
     fresh: bool,
+    shard: str | None,
+    cluster: str | None,
     as_json: bool,
     live: bool | None,
     quiet: bool,
@@ -228,8 +251,54 @@ def command(
         ignore=config.ignore,
     )
     _check_operators(config)
-    folder = open_folder(beside(out) if out is not None and fresh else out, target)
-    return _run(settings, folder, as_json=as_json, live=live, quiet=quiet)
+    crew = _crew(cluster)
+    if shard is not None:
+        settings, folder = _shard(shard, settings, out, fresh=fresh)
+    else:
+        folder = open_folder(beside(out) if out is not None and fresh else out, target)
+    return _run(settings, folder, crew, as_json=as_json, live=live, quiet=quiet)
+
+
+def _shard(
+    text: str, settings: Settings, out: Path | None, *, fresh: bool
+) -> "tuple[Settings, CampaignFolder]":
+    """What one shard is to do, and where.
+
+    Raises:
+        UsageError: there is no such shard, or no folder that it could share.
+    """
+    from loadfuzz.campaign.shard import open_shard, parse_shard
+
+    try:
+        shard = parse_shard(text)
+    except ValueError as error:
+        raise UsageError(f"--shard: {error}") from error
+    if out is None or fresh:
+        raise UsageError(
+            "--shard wants the folder that all shards share: give the same --out to each of them, "
+            "and no --fresh"
+        )
+    return shard.settings(settings), open_shard(out, shard, settings.target)
+
+
+def _crew(cluster: str | None) -> "Callable[[Course], Crew]":
+    """Who is to do the work.
+
+    Raises:
+        UsageError: what a cluster needs is not installed.
+    """
+    from loadfuzz.campaign.local import LocalCrew
+
+    if cluster is None:
+        return LocalCrew
+    try:
+        from loadfuzz.campaign.cluster import ClusterCrew
+    except ImportError as error:
+        raise UsageError(
+            f"--cluster needs Dask, which cannot be imported ({error}); install it with "
+            "'pip install loadfuzz[cluster]', or leave --cluster away"
+        ) from error
+    return partial(ClusterCrew, address=cluster)
 
 
 def _check_operators(config: "Config") -> None:
@@ -257,7 +326,13 @@ def _check_operators(config: "Config") -> None:
 
 
 def _run(
-    settings: Settings, folder: "CampaignFolder", *, as_json: bool, live: bool | None, quiet: bool
+    settings: Settings,
+    folder: "CampaignFolder",
+    crew: "Callable[[Course], Crew]",
+    *,
+    as_json: bool,
+    live: bool | None,
+    quiet: bool,
 ) -> int:
     from loadfuzz.campaign.resume import know_findings, notice_unannounced
     from loadfuzz.campaign.supervisor import Supervisor
@@ -276,6 +351,7 @@ def _run(
         folder,
         [*screen, EventLog(folder.events), StatsFiles(folder.path, totals, clock)],
         totals,
+        crew=crew,
         clock=clock,
     )
     failure: LoadfuzzError | None = None

@@ -28,10 +28,14 @@ from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Input
+from loadfuzz.oracles import no_hang
 from loadfuzz.storage import explain
 
 CONFIRMATIONS: Final = 3
 """Re-runs of the first input of each signature."""
+HANG_CONFIRMATIONS: Final = 1
+"""The same for one that does not end: each costs all the time that a load may take, and it was
+run twice before it was called a hang."""
 
 DEAREST_SHARE: Final = 4
 """Of the closer looks, the dearest oracles take part in one of so many."""
@@ -105,8 +109,9 @@ class Judge:
         with the whole CPU limit does not end either, else that re-run."""
         escape = trial.execution.escape
         place = escape.frames[-1].rpartition(":")[0] if escape and escape.frames else ""
-        if place and place in self._hangs:
-            return trial
+        alarm = no_hang.judge(trial)
+        if place in self._hangs or (alarm is not None and alarm.signature in self._ignored):
+            return trial  # whether it is one was settled before
         try:
             executor = self._open_executor()
             executor.allow(SUSPICION_SHARE)
@@ -252,7 +257,8 @@ class Judge:
 
     def _reliability(self, oracle: Oracle, signature: str, item: Input) -> tuple[int, int]:
         again = 0
-        for _ in range(CONFIRMATIONS):
+        tries = HANG_CONFIRMATIONS if oracle.name == no_hang.NAME else CONFIRMATIONS
+        for _ in range(tries):
             try:
                 executor = self._open_executor()
                 # All of the limit: what was only slow is not what it seemed.
@@ -266,7 +272,7 @@ class Judge:
                 self.fault("confirming a finding", error)
                 continue
             again += violation is not None and violation.signature == signature
-        return again, CONFIRMATIONS
+        return again, tries
 
 
 def alarm_of(oracle: Oracle, error: SubjectError) -> Violation:

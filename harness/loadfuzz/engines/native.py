@@ -107,6 +107,7 @@ class NativeEngine:
     def _take_in(self) -> str:
         """Run and take in what is in the corpus and was not seen before."""
         session = self._session
+        judged = frozenset(session.batch.judged)
         for digest in list(self._corpus.digests()):
             if digest in self._known:
                 continue
@@ -119,7 +120,10 @@ class NativeEngine:
                 session.emit(MachineryWarning(str(error)))
                 continue
             self._breeder.size_max = max(self._breeder.size_max, child_size_max(len(stream)))
-            seen = session.run(stream, NO_LINEAGE)
+            if digest in judged:
+                seen = session.observe(stream)
+            else:
+                seen = session.run(stream, NO_LINEAGE)
             self._schedule.add(stream, digest, seen, ours=False)
             session.corpus_size += 1
             reason = session.ended()

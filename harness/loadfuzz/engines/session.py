@@ -14,7 +14,7 @@ from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock, SystemClock
 from loadfuzz.engines.judging import Emit, Judge, WriteFinding
 from loadfuzz.engines.last_input import LastInput
-from loadfuzz.engines.lineage import Lineage
+from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.looks import CloserLooks
 from loadfuzz.engines.tally import Tally
 from loadfuzz.events import CorpusAdded
@@ -138,6 +138,13 @@ class Session:
         kind = trial.execution.kind
         worth = self._looked.worth(kind, lineage.mutations, telling=seen.telling)
         self._pending = (trial, worth, lineage)
+        return seen
+
+    def observe(self, stream: bytes) -> Observation:
+        """Run an input that was judged before, for what it shows alone."""
+        seen = self.execute(stream, NO_LINEAGE)
+        self._pending = None
+        self._last_input.end()
         return seen
 
     def judge_pending(self) -> None:

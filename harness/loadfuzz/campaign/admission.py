@@ -1,0 +1,179 @@
+"""The campaign's side of :mod:`loadfuzz.campaign.admit`: nothing that a worker sends is
+believed before it was run here.
+"""
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from loadfuzz import codec
+from loadfuzz.campaign.admit import Answer, Question, Request, first_of
+from loadfuzz.children import Child, spawn
+from loadfuzz.errors import InfraError
+from loadfuzz.inputs import digest_of
+from loadfuzz.storage import Corpus, write_atomic
+
+ANSWER_MAX_S: Final = 30.0
+"""Longest time for one stream; a load has some seconds of CPU."""
+DEATHS_MAX: Final = 100
+"""Streams that may end the process; each of them is a finding that its worker has sent too,
+and more than so many tell no more."""
+INCOMING: Final = "incoming"
+"""Folder for streams that were not run here yet."""
+_REQUEST: Final = "admit.json"
+
+
+class Admission:
+    """Says which streams are worth keeping; an async context manager for one use.
+
+    Args:
+        target: its specification.
+        campaign: the campaign's folder.
+        load_timeout_s: CPU seconds after which a load counts as a hang.
+        known: hears what each stream of the corpus shows, once and after each death.
+        command: starts the process; the request's path is appended.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        campaign: Path,
+        load_timeout_s: float,
+        known: Callable[[Answer], None],
+        command: Sequence[str] = (sys.executable, "-m", "loadfuzz.campaign.admit"),
+    ) -> None:
+        self._campaign = campaign
+        self._incoming = campaign / INCOMING
+        self._request = Request(
+            target, str(campaign / "corpus"), str(self._incoming), load_timeout_s
+        )
+        self._known = known
+        self._command = command
+        self._stack = AsyncExitStack()
+        self._watches = asyncio.TaskGroup()
+        self._process = AsyncExitStack()
+        self._child: Child | None = None
+        self._heard: asyncio.Queue[Answer | None] = asyncio.Queue()
+        self._turn = asyncio.Lock()
+        self._deaths = 0
+
+    async def __aenter__(self) -> "Admission":
+        """Start the process and have it run the corpus.
+
+        Raises:
+            InfraError: it cannot.
+            OSError: the folder cannot be written.
+        """
+        self._incoming.mkdir(exist_ok=True)
+        await self._stack.enter_async_context(self._watches)
+        await self._stack.enter_async_context(self._process)
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        await self._stack.aclose()
+        (self._campaign / _REQUEST).unlink(missing_ok=True)
+        for path in self._incoming.iterdir():
+            path.unlink(missing_ok=True)
+        self._incoming.rmdir()
+
+    async def admit(self, stream: bytes) -> Answer | None:
+        """What a stream shows here; ``None`` when it ends the process or keeps it busy.
+
+        A stream that is worth it is in the corpus afterwards.
+
+        Raises:
+            InfraError: the process cannot go on.
+            OSError: the disk is full, for example.
+        """
+        async with self._turn:
+            if self._deaths > DEATHS_MAX:
+                return None
+            digest = digest_of(stream)
+            Corpus(self._incoming).add(stream)
+            try:
+                answer = await self._ask(digest)
+                if answer is not None and answer.worth:
+                    (self._incoming / digest).rename(self._campaign / "corpus" / digest)
+                return answer
+            finally:
+                (self._incoming / digest).unlink(missing_ok=True)
+
+    async def _ask(self, digest: str) -> Answer | None:
+        if self._child is None:
+            await self._start()
+        assert self._child is not None, "started above"
+        self._child.send(msgspec.json.encode(Question(digest)) + b"\n")
+        answer = await self._answer()
+        if answer is None:
+            self._deaths += 1
+            self._child = None
+            await self._process.aclose()
+        return answer
+
+    async def _start(self) -> None:
+        """Start the process and have it run the corpus, but for what ends it."""
+        while not await self._prime():
+            if len(self._request.skip) > DEATHS_MAX:
+                raise InfraError(
+                    f"more than {DEATHS_MAX} streams of the corpus end the process that runs them"
+                )
+
+    async def _prime(self) -> bool:
+        """One try; when it fails, the next one leaves out what it failed at."""
+        path = self._campaign / _REQUEST
+        write_atomic(path, codec.encode(self._request), durable=False)
+        corpus = Corpus(self._campaign / "corpus")
+        waiting = first_of(corpus, self._request.skip)
+        self._heard = asyncio.Queue()
+        spawned = spawn([*self._command, str(path)], self._hear, feed=True)
+        self._child = await self._process.enter_async_context(spawned)
+        self._watches.create_task(self._watch(self._child, self._heard))
+        while (answer := await self._answer()) is not None:
+            if not answer.digest:
+                return True
+            waiting.remove(answer.digest)
+            self._known(answer)
+        self._child = None
+        await self._process.aclose()
+        if not waiting:
+            raise InfraError("the process that runs what workers send ended before it was asked")
+        # Workers are to meet it all the same: it is a finding.
+        self._known(Answer(waiting[0], len(corpus.read(waiting[0]))))
+        self._request = dataclasses.replace(self._request, skip=(*self._request.skip, waiting[0]))
+        return False
+
+    async def _watch(self, child: Child, heard: asyncio.Queue[Answer | None]) -> None:
+        await child.wait()
+        heard.put_nowait(None)
+
+    async def _answer(self) -> Answer | None:
+        """The next answer, ``None`` when there will be none."""
+        try:
+            async with asyncio.timeout(ANSWER_MAX_S):
+                answer = await self._heard.get()
+        except TimeoutError:
+            return None
+        if answer is not None and answer.problem:
+            raise InfraError(f"what workers send cannot be run: {answer.problem}")
+        return answer
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            answer = msgspec.json.decode(line, type=Answer)
+        except msgspec.DecodeError as error:
+            answer = Answer("", problem=f"{line[:80]!r} is no answer ({error})")
+        self._heard.put_nowait(answer)

@@ -1,0 +1,403 @@
+"""Batches on a Dask cluster, which share nothing with the campaign but what they send.
+
+Theory of operation.  As many batches are under way as the cluster has threads, whoever
+comes and goes.  Each gets some streams of the corpus and the signatures that are known; it
+lasts some seconds at first, so that what is new gets around, and longer later, when that
+costs more than it brings.  A batch whose machine is lost is run again by Dask: its streams
+and seed are the same, and what it sends a second time is known by its content.  What comes
+back is run here before it is believed (:mod:`loadfuzz.campaign.admission`), one at a time.
+
+The numbers of each batch count for one of the campaign's *lanes*, which take the place of
+its workers in every report.
+"""
+
+import asyncio
+import dataclasses
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from loadfuzz import codec, events
+from loadfuzz.campaign.admission import Admission
+from loadfuzz.campaign.crew import DEADLINE_GRACE_S, Course
+from loadfuzz.campaign.dask_client import ParcelLostError, Scheduler
+from loadfuzz.campaign.incoming import adopt_finding
+from loadfuzz.campaign.local_cluster import local_cluster
+from loadfuzz.campaign.parcel import Finished, Found, Parcel, Told, decode_message
+from loadfuzz.campaign.preparation import Prepared
+from loadfuzz.campaign.settings import SEED_BITS
+from loadfuzz.campaign.stock import Stock
+from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.fitting import split
+from loadfuzz.rng import Rng
+from loadfuzz.storage import write_atomic
+
+LOCAL: Final = "local"
+"""In place of an address: have a cluster of our own on this machine."""
+LOOK_S: Final = 2.0
+"""How often to look whether workers have come or gone."""
+BATCH_MIN_S: Final = 10.0
+BATCH_MAX_S: Final = 60.0
+BATCH_GROWTH: Final = 1.5
+"""Batches last from the first to the second, each generation so much longer than the last:
+starting a worker takes a second or three, and what others find meanwhile is not known."""
+BATCH_EXECUTIONS: Final = 5000
+"""Where the budget is in executions, a batch has at most so many."""
+REST_MIN_S: Final = 1.0
+"""With less time left than this no batch is begun any more."""
+LANES_MAX: Final = 1000
+"""Batches under way at a time; one process admits all that they send."""
+LOST_MAX: Final = 20
+"""Batches in a row that come to nothing, after which the cluster is given up."""
+STATS: Final = "cluster.json"
+"""In the campaign's ``stats``: what the cluster cost."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the cluster cost; the content of :data:`STATS`.
+
+    Attributes:
+        batches: that came back.
+        lost: that did not, or with an error.
+        again: that Dask ran again since their machine was lost.
+        bytes_out, bytes_in: of parcels, and of what came back.
+        received, duplicates, admitted: streams that came back; of those, known by their
+            content; and worth keeping when they were run here.
+        findings: that came back, duplicates included.
+        lanes: most batches at a time.
+    """
+
+    batches: int = 0
+    lost: int = 0
+    again: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    received: int = 0
+    duplicates: int = 0
+    admitted: int = 0
+    findings: int = 0
+    lanes: int = 0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One place for batches, over all that run there."""
+
+    index: int
+    told: int = 0
+
+
+@dataclass(slots=True)
+class _Trip:
+    """A batch that is under way."""
+
+    number: int
+    lane: _Lane
+    streams: list[str]
+    executions: int
+
+
+class ClusterCrew:
+    """A :class:`~loadfuzz.campaign.crew.Crew` of whoever works for a Dask scheduler.
+
+    Args:
+        course: the campaign.
+        address: of the scheduler; :data:`LOCAL` to have one here, with as many workers as the
+            campaign is to have.
+    """
+
+    def __init__(self, course: Course, address: str) -> None:
+        self._course = course
+        self._tell = course.tell
+        self._address = address
+        self._stack = AsyncExitStack()
+        self._stock = Stock()
+        self._rng = Rng(course.settings.seed).child("cluster")
+        self._trips: dict[int, _Trip] = {}
+        self._merging = 0
+        self._free: list[_Lane] = []
+        self._lanes_made = 0
+        self._numbers = 0
+        self._given = 0
+        self._lost_in_a_row = 0
+        self._patience: asyncio.Timeout | None = None
+        self._back = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self.ledger = Ledger()
+
+    async def __aenter__(self) -> int:
+        """Find the scheduler, and wait for a first worker."""
+        async with AsyncExitStack() as stack:
+            address, workers = self._address, self._course.settings.workers
+            if address == LOCAL:
+                address = await stack.enter_async_context(local_cluster(workers))
+            self._scheduler = await stack.enter_async_context(
+                Scheduler(address, f"loadfuzz-{token_hex(6)}", self._hear)
+            )
+            lanes = await self._count_lanes()
+            self._stack = stack.pop_all()
+        return max(lanes, workers) if self._address == LOCAL else lanes
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the cluster; what runs there for us is ended."""
+        await self._stack.aclose()
+
+    async def work(self, prepared: Prepared) -> None:
+        """See :meth:`loadfuzz.campaign.crew.Crew.work`."""
+        folder, settings = self._course.folder, self._course.settings
+        admission = Admission(
+            prepared.target, folder.path, settings.load_timeout_s, self._stock.add
+        )
+        try:
+            async with admission:
+                self._course.begin()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None) as self._patience:
+                        await self._run(prepared, admission)
+        finally:
+            self._patience = None
+            write_atomic(
+                folder.path / "stats" / STATS, codec.encode_pretty(self.ledger), durable=False
+            )
+
+    def stop(self, grace_s: float) -> None:
+        """Ask all batches to stop."""
+        self._hurry(asyncio.get_running_loop().time() + grace_s)
+
+    def kill(self) -> None:
+        """Wait for no batch any more; leaving the cluster ends them."""
+        self._hurry(asyncio.get_running_loop().time())
+
+    def _hurry(self, until: float) -> None:
+        self._stopped.set()
+        self._back.set()
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(until)
+
+    async def _count_lanes(self) -> int:
+        threads: int = await self._scheduler.threads()
+        return min(threads, LANES_MAX)
+
+    async def _run(self, prepared: Prepared, admission: Admission) -> None:
+        """Keep every thread of the cluster busy until the budget is used up."""
+        async with asyncio.TaskGroup() as batches:
+            timer = batches.create_task(self._end_in_time())
+            while self._trips or self._merging or not self._over():
+                lanes = await self._count_lanes()
+                while len(self._trips) < lanes and (trip := self._next_trip()) is not None:
+                    batches.create_task(self._travel(trip, prepared, admission))
+                self.ledger.lanes = max(self.ledger.lanes, len(self._trips))
+                self._back.clear()
+                with suppress(TimeoutError):  # workers may have come
+                    async with asyncio.timeout(LOOK_S):
+                        await self._back.wait()
+            timer.cancel()
+
+    async def _end_in_time(self) -> None:
+        """Have batches stop when the time is up, or when somebody says so."""
+        deadline = self._course.deadline
+        left_s = None
+        if deadline is not None:
+            # A batch ends by itself when it has used up its time.
+            left_s = deadline - asyncio.get_running_loop().time() + REST_MIN_S
+        try:
+            async with asyncio.timeout(left_s):
+                await self._stopped.wait()
+        except TimeoutError:
+            self.stop(DEADLINE_GRACE_S)
+        await self._scheduler.stop_parcels(kill=False)
+
+    def _over(self) -> bool:
+        settings = self._course.settings
+        if self._course.stopping:
+            return True
+        if settings.executions is not None and self._given >= settings.executions:
+            return True
+        return self._seconds_left() < REST_MIN_S
+
+    def _seconds_left(self) -> float:
+        deadline = self._course.deadline
+        if deadline is None:
+            return float("inf")
+        return deadline - asyncio.get_running_loop().time()
+
+    def _next_trip(self) -> _Trip | None:
+        if self._over():
+            return None
+        executions = self._course.settings.executions
+        share = 0
+        if executions is not None:
+            share = min(BATCH_EXECUTIONS, executions - self._given)
+            self._given += share
+        if not self._free:
+            self._free.append(_Lane(self._lanes_made))
+            self._lanes_made += 1
+        lane = self._free.pop()
+        number, self._numbers = self._numbers, self._numbers + 1
+        trip = _Trip(number, lane, self._stock.draw(self._rng), share)
+        self._trips[number] = trip
+        return trip
+
+    def _parcel(self, trip: _Trip, prepared: Prepared) -> bytes:
+        settings, corpus = self._course.settings, self._course.folder.corpus
+        seconds = None
+        if settings.executions is None:
+            generation = trip.number // max(self.ledger.lanes, 1)
+            # The exponent is bounded: past some twenty it is all the same.
+            grown = BATCH_MIN_S * BATCH_GROWTH ** min(generation, 20)
+            seconds = min(grown, BATCH_MAX_S, self._seconds_left())
+        elif self._course.deadline is not None:
+            seconds = max(self._seconds_left(), REST_MIN_S)
+        name, machine = split(prepared.target)
+        known = (*settings.ignore, *self._course.totals.findings)
+        return codec.encode(
+            Parcel(
+                number=trip.number,
+                settings=dataclasses.replace(
+                    settings,
+                    target=name,
+                    engine=prepared.engine,
+                    seed=self._rng.child(f"batch-{trip.number}").bits(SEED_BITS),
+                    workers=1,
+                    seconds=seconds,
+                    executions=trip.executions or None,
+                    seeds=(),
+                    stale_s=None,
+                    first_finding=False,
+                    ignore=tuple(dict.fromkeys(known)),
+                    judged=self._stock.judged(trip.streams),
+                ),
+                engine=prepared.engine,
+                machine=Path(machine).read_bytes() if machine else b"",
+                streams=tuple(corpus.read(digest) for digest in trip.streams),
+            )
+        )
+
+    async def _travel(self, trip: _Trip, prepared: Prepared, admission: Admission) -> None:
+        """Have one batch done, and take in what it brings."""
+        lane, ledger = trip.lane, self.ledger
+        parcel = self._parcel(trip, prepared)
+        ledger.bytes_out += len(parcel)
+        self._tell(events.WorkerStarted(lane.index, 0))
+        lane.told = 0
+        problem = ""
+        finished = Finished((), "nothing came back")
+        try:
+            data = await self._scheduler.do(trip.number, parcel)
+            ledger.batches += 1
+            ledger.bytes_in += len(data)
+            match decode_message(data):
+                case Finished() as finished:
+                    problem = finished.problem
+                case _:
+                    problem = f"batch {trip.number} came back unfinished"
+        except ParcelLostError as error:
+            problem = str(error)
+        except msgspec.DecodeError as error:
+            problem = f"batch {trip.number} came back as something else: {error}"
+        finally:
+            # From here on the next batch can be under way.
+            del self._trips[trip.number]
+            self._tell(events.WorkerEnded(lane.index, lane.told, "budget", restarted=False))
+            self._free.append(lane)
+            self._back.set()
+        self._merging += 1
+        try:
+            await self._take_in(trip, finished, admission)
+        finally:
+            self._merging -= 1
+            self._back.set()
+        self._judge(problem)
+
+    def _judge(self, problem: str) -> None:
+        """Take note of whether a batch was any good.
+
+        Raises:
+            InfraError: none is any more.
+        """
+        if not problem:
+            self._lost_in_a_row = 0
+            return
+        self.ledger.lost += 1
+        self._lost_in_a_row += 1
+        self._tell(events.MachineryWarning(problem))
+        if self._lost_in_a_row >= LOST_MAX:
+            raise InfraError(f"{LOST_MAX} batches in a row came to nothing, the last: {problem}")
+
+    async def _take_in(self, trip: _Trip, finished: Finished, admission: Admission) -> None:
+        bred = 0
+        for kept in finished.kept:
+            self.ledger.received += 1
+            if kept.digest in self._stock:
+                self.ledger.duplicates += 1
+                continue
+            answer = await admission.admit(kept.stream)
+            if answer is None or not answer.worth:
+                continue
+            bred += 1
+            self.ledger.admitted += 1
+            self._stock.add(answer, judged=True)
+            self._tell(events.CorpusAdded(
+                trip.lane.index, answer.digest, answer.size, trip.lane.told, kept.operators
+            ))  # fmt: skip
+        if not finished.problem:
+            self._stock.credit(trip.streams, bred)
+
+    def _hear(self, number: int, line: bytes) -> None:
+        """A message of a batch, which may have been given up meanwhile."""
+        trip = self._trips.get(number)
+        self.ledger.bytes_in += len(line)
+        try:
+            message = decode_message(line)
+        except msgspec.DecodeError as error:
+            self._tell(events.MachineryWarning(f"batch {number} sent what is no message: {error}"))
+            return
+        match message:
+            case Told(event=told) if trip is not None:
+                self._hear_event(trip, told)
+            case Found(files=files):
+                self._hear_finding(number, 0 if trip is None else trip.lane.index, files)
+            case _:
+                pass
+
+    def _hear_event(
+        self,
+        trip: _Trip,
+        event: events.Progress | events.MachineryWarning | events.FindingRepeated,
+    ) -> None:
+        lane = trip.lane
+        match event:
+            case events.Progress():
+                if event.executions < lane.told:
+                    # Another process has begun it anew: its machine or its worker was lost.
+                    self.ledger.again += 1
+                    self._tell(events.WorkerEnded(lane.index, lane.told, "lost", restarted=True))
+                    self._tell(events.WorkerStarted(lane.index, 0))
+                lane.told = event.executions
+                self._tell(msgspec.structs.replace(
+                    event, worker=lane.index, corpus=len(self._stock)
+                ))  # fmt: skip
+            case events.FindingRepeated():
+                self._tell(msgspec.structs.replace(event, worker=lane.index))
+            case events.MachineryWarning():
+                self._tell(event)
+
+    def _hear_finding(self, number: int, lane: int, files: dict[str, bytes]) -> None:
+        self.ledger.findings += 1
+        try:
+            told = adopt_finding(self._course.folder, files, lane)
+        except UsageError as error:
+            self._tell(events.MachineryWarning(f"batch {number} sent no finding: {error}"))
+            return
+        self._tell(told)

@@ -1,0 +1,174 @@
+"""All that a campaign wants of a Dask scheduler, in types of ours.
+
+Dask comes with the extra ``cluster``; nothing but this file and
+:mod:`loadfuzz.campaign.dask_worker` imports it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+from distributed import Client
+from distributed.scheduler import KilledWorker
+
+from loadfuzz import __version__
+from loadfuzz.campaign.dask_worker import ParcelPlugin, do_parcel, stop_parcels, version_there
+from loadfuzz.errors import InfraError, UsageError
+
+CONNECT_S: Final = 15.0
+"""Time that a scheduler has to answer, and a first worker to come."""
+LEAVE_S: Final = 5.0
+"""Time that taking leave of it may take."""
+
+OnMessage = Callable[[int, bytes], None]
+"""Called with the number of a parcel and a message of it."""
+
+
+class ParcelLostError(Exception):
+    """No machine could finish a parcel; the text says why."""
+
+
+class Scheduler:
+    """A Dask scheduler that has parcels done; an async context manager for one use.
+
+    Args:
+        address: where it listens.
+        campaign: name of the campaign, unlike any other's.
+        hear: hears what parcels say while they are worked on.
+    """
+
+    def __init__(self, address: str, campaign: str, hear: OnMessage) -> None:
+        self._address = address
+        self._campaign = campaign
+        self._hear = hear
+        self._client: Client | None = None
+
+    async def __aenter__(self) -> "Scheduler":
+        """Connect, wait for a first worker, and see that it has the same loadfuzz.
+
+        Raises:
+            UsageError: nobody is there, or they have another loadfuzz.
+            InfraError: there are no workers.
+        """
+        client = Client(  # type: ignore[no-untyped-call]
+            self._address, asynchronous=True, timeout=CONNECT_S, set_as_default=False,
+            name="loadfuzz",
+        )  # fmt: skip
+        try:
+            await client
+        except (OSError, TimeoutError, ValueError) as error:
+            await _close(client)
+            raise UsageError(
+                f"no Dask scheduler answers at {self._address} ({error}); start one with "
+                "'dask scheduler', or have one of your own with --cluster local"
+            ) from error
+        self._client = client
+        try:
+            await self._wait_for_workers(client)
+            await self._check_versions(client)
+            client.subscribe_topic(self._campaign, self._dispatch)  # type: ignore[no-untyped-call]
+            await client.register_plugin(ParcelPlugin(self._campaign))
+        except BaseException:
+            await _close(client)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End what runs there for us, and disconnect."""
+        client = self._connected()
+        with suppress(Exception):  # whatever ails it, we are leaving
+            async with asyncio.timeout(LEAVE_S):
+                await client.unregister_worker_plugin(  # type: ignore[no-untyped-call]
+                    self._campaign
+                )
+        await _close(client)
+
+    async def threads(self) -> int:
+        """Parcels that it can do at a time now."""
+        found: dict[str, int] = await self._connected().nthreads()  # type: ignore[no-untyped-call]
+        return sum(found.values())
+
+    async def do(self, number: int, parcel: bytes) -> bytes:
+        """Have a parcel done, by another machine again when one is lost; returns its last
+        message.
+
+        Raises:
+            ParcelLostError: it cannot be done.
+        """
+        future = self._connected().submit(
+            do_parcel, self._campaign, number, parcel,
+            key=f"{self._campaign}-{number}", pure=False,
+        )  # fmt: skip
+        try:
+            data: bytes = await future
+        except KilledWorker as error:
+            raise ParcelLostError(f"batch {number} was lost with every machine it had") from error
+        except asyncio.CancelledError as error:
+            if future.cancelled():  # type: ignore[no-untyped-call]  # the scheduler has gone away
+                raise ParcelLostError(f"batch {number} was cancelled by the cluster") from error
+            raise
+        except Exception as error:
+            raise ParcelLostError(
+                f"batch {number} failed: {type(error).__name__}: {error}"
+            ) from error
+        return data
+
+    async def stop_parcels(self, *, kill: bool) -> None:
+        """Ask for the end of all that runs for us, or bring it about."""
+        with suppress(Exception):  # workers may be gone
+            async with asyncio.timeout(LEAVE_S):
+                await self._connected().run(
+                    stop_parcels, self._campaign, kill=kill, on_error="ignore"
+                )
+
+    def _connected(self) -> Client:
+        assert self._client is not None, "entered before it is used"
+        return self._client
+
+    async def _wait_for_workers(self, client: Client) -> None:
+        waiting: object = client.wait_for_workers(1, timeout=CONNECT_S)  # type: ignore[func-returns-value]
+        assert asyncio.iscoroutine(waiting), "the client is asynchronous"
+        try:
+            await waiting
+        except TimeoutError:
+            raise InfraError(
+                f"the scheduler at {self._address} has no workers; start some with "
+                f"'dask worker {self._address} --nthreads 1'"
+            ) from None
+
+    async def _check_versions(self, client: Client) -> None:
+        try:
+            found: dict[str, str] = await client.run(version_there)
+        except Exception as error:
+            raise UsageError(
+                f"a worker of {self._address} cannot import loadfuzz ({error}); install "
+                f"loadfuzz[cluster] {__version__} there"
+            ) from error
+        for worker, version in found.items():
+            if version != __version__:
+                raise UsageError(
+                    f"{worker} has loadfuzz {version}, and this is {__version__}; install the "
+                    "same one everywhere"
+                )
+
+    def _dispatch(self, event: tuple[float, object]) -> None:
+        match event[1]:
+            case {"number": int(number), "line": bytes(line)}:
+                self._hear(number, line)
+            case _:
+                pass
+
+
+async def _close(client: Client) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(LEAVE_S):
+            closing: object = client.close()  # type: ignore[no-untyped-call]
+            if asyncio.iscoroutine(closing) or asyncio.isfuture(closing):
+                await closing

@@ -1,0 +1,108 @@
+"""A batch that travels: all that a machine needs that does not see the campaign's folder,
+and what it sends back.
+
+While a parcel is worked on it sends messages: findings as soon as they are complete, so
+that none is lost with the machine, and its numbers every now and then.  What it kept for
+the corpus comes with the last message.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import msgspec
+
+from loadfuzz import events
+from loadfuzz.campaign.batch import Engine
+from loadfuzz.campaign.settings import Settings
+from loadfuzz.inputs import digest_of
+
+PROGRESS_S: Final = 2.0
+"""Time between two reports of numbers: a thousand workers then send 500 a second."""
+MESSAGE_SIZE_MAX: Final = 1 << 26
+"""Longest message in bytes: a finding has two streams of 2 MiB at most, as base64; a corpus
+that is larger was not made within a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is to be done.
+
+    Attributes:
+        number: of this parcel in its campaign, from 0.
+        settings: of a campaign of one worker that does it; the target without the stream that
+            it was fitted to.
+        engine: what drives it.
+        machine: the stream that the target was fitted to, empty when it was not.
+        streams: to start from.
+    """
+
+    number: int
+    settings: Settings
+    engine: Engine
+    machine: bytes
+    streams: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A stream that showed something new there.
+
+    Attributes:
+        stream: its bytes.
+        operators: that made it.
+    """
+
+    stream: bytes
+    operators: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Its content address."""
+        return digest_of(self.stream)
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="message"):
+    """Root of what is sent back."""
+
+
+class Told(_Message, frozen=True, tag="told"):
+    """An event of the worker there."""
+
+    event: events.Progress | events.MachineryWarning | events.FindingRepeated
+
+
+class Found(_Message, frozen=True, tag="found"):
+    """A finding: the files of its folder, by name."""
+
+    files: dict[str, bytes]
+
+
+class Finished(_Message, frozen=True, tag="finished"):
+    """The last message.
+
+    Attributes:
+        kept: for the corpus, in the order in which it was found.
+        problem: why it ended before its time, "" when it did not.
+    """
+
+    kept: tuple[Kept, ...]
+    problem: str
+
+
+Message: TypeAlias = Told | Found | Finished
+
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def encode_message(message: Message) -> bytes:
+    """One line of JSON, with its newline."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_message(line: bytes) -> Message:
+    """The message on a line.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    return _decoder.decode(line)

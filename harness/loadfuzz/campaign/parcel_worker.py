@@ -1,0 +1,158 @@
+"""Does one parcel: ``python -m loadfuzz.campaign.parcel_worker FOLDER``.
+
+FOLDER has the file ``parcel.json`` and becomes a campaign of one worker, with all that
+belongs to one: what kills the worker is a finding, hangs are confirmed, and SIGTERM ends it
+cleanly.  What comes of it is sent on stdout, one message of
+:mod:`loadfuzz.campaign.parcel` a line.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from loadfuzz import codec, events
+from loadfuzz.campaign.folder import CampaignFolder, open_folder
+from loadfuzz.campaign.parcel import (
+    PROGRESS_S,
+    Finished,
+    Found,
+    Kept,
+    Message,
+    Parcel,
+    Told,
+    encode_message,
+)
+from loadfuzz.campaign.preparation import Prepared
+from loadfuzz.campaign.prepare import MACHINE
+from loadfuzz.campaign.supervisor import Supervisor
+from loadfuzz.campaign.totals import Totals
+from loadfuzz.channel import Channel
+from loadfuzz.clock import Clock, SystemClock
+from loadfuzz.errors import LoadfuzzError
+from loadfuzz.events import Event
+from loadfuzz.exitcodes import ExitCode
+from loadfuzz.fitting import SEPARATOR
+from loadfuzz.inputs import digest_of
+from loadfuzz.storage import CorruptEntryError
+
+PARCEL: Final = "parcel.json"
+_CAMPAIGN: Final = "campaign"
+
+
+class _Sender:
+    """Sends what is worth sending; a :class:`~loadfuzz.abc.Reporter`.
+
+    Args:
+        folder: of the campaign here.
+        totals: of it; hear each event before we do.
+        send: takes a message.
+        clock: tells when numbers are due.
+
+    Attributes:
+        operators: that made each stream that was kept, by its digest.
+    """
+
+    def __init__(
+        self, folder: Path, totals: Totals, send: Callable[[Message], None], clock: Clock
+    ) -> None:
+        self._folder = folder
+        self._totals = totals
+        self._send = send
+        self._clock = clock
+        self._sent_s = clock.now_s()
+        self.operators: dict[str, tuple[str, ...]] = {}
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def handle(self, event: Event) -> None:
+        """Send it, keep it for later, or forget it."""
+        match event:
+            case events.Progress() if self._clock.now_s() - self._sent_s >= PROGRESS_S:
+                self.send_numbers()
+            case events.MachineryWarning() | events.FindingRepeated():
+                self._send(Told(event))
+            case events.FindingAnnounced():
+                place = self._folder / event.folder
+                self._send(Found({path.name: path.read_bytes() for path in place.iterdir()}))
+            case events.CorpusAdded():
+                self.operators[event.digest] = event.operators
+            case _:
+                pass
+
+    def send_numbers(self) -> None:
+        """Of all workers that there were."""
+        self._sent_s = self._clock.now_s()
+        self._send(Told(self._totals.progress()))
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+def work(place: Path, send: Callable[[Message], None], clock: Clock) -> None:
+    """Do the parcel in ``place`` and send what comes of it.
+
+    Raises:
+        LoadfuzzError: it cannot be begun.
+        OSError: neither.
+    """
+    parcel = codec.decode((place / PARCEL).read_bytes(), Parcel)
+    settings = parcel.settings
+    folder = open_folder(place / _CAMPAIGN, settings.target)
+    target = settings.target
+    if parcel.machine:
+        (place / MACHINE).mkdir()
+        file = place / MACHINE / digest_of(parcel.machine)
+        file.write_bytes(parcel.machine)
+        target = f"{target}{SEPARATOR}{file}"
+    totals = Totals(settings.ignore)
+    sender = _Sender(folder.path, totals, send, clock)
+    with folder.locked(settings):
+        for stream in parcel.streams:
+            folder.corpus.add(stream)
+        supervisor = Supervisor(
+            settings,
+            folder,
+            [sender],
+            totals,
+            clock=clock,
+            prepared=Prepared(parcel.engine, len(parcel.streams), target),
+        )
+        problem = ""
+        try:
+            asyncio.run(supervisor.run())
+        except LoadfuzzError as error:
+            problem = str(error)
+        sender.send_numbers()
+        send(Finished(tuple(_kept(folder, sender.operators)), problem))
+
+
+def _kept(folder: CampaignFolder, operators: dict[str, tuple[str, ...]]) -> list[Kept]:
+    kept = []
+    for digest, made in operators.items():
+        try:
+            kept.append(Kept(folder.corpus.read(digest), made))
+        except (CorruptEntryError, OSError):
+            continue  # in quarantine, for it ends workers
+    return kept
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point of the process."""
+    channel = Channel()
+
+    def send(message: Message) -> None:
+        channel.send(encode_message(message))
+
+    try:
+        work(Path(arguments[0]), send, SystemClock())
+    except (LoadfuzzError, OSError, codec.DamagedError) as error:
+        send(Finished((), f"a parcel cannot be done: {error}"))
+        return ExitCode.MACHINERY
+    return ExitCode.CLEAN
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
