@@ -51,6 +51,11 @@ def explain(error: OSError, doing: str) -> InfraError:
     return InfraError(f"{doing} failed: {reason}; {advice}. Findings so far are kept")
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether somebody is, or was, writing this."""
+    return path.name.startswith(_TEMPORARY)
+
+
 def _temporary_beside(path: Path) -> Path:
     return path.parent / f"{_TEMPORARY}{os.getpid()}-{token_hex(4)}"
 

@@ -166,6 +166,14 @@ def test_a_resumed_campaign_goes_on_in_its_log(tmp_path: Path) -> None:
     assert log_of(tmp_path / "log", started()).count(b"campaign-started") == 2
 
 
+@pytest.mark.parametrize("torn", [b'{"event":"campaign-sta', b"x" * 100_000])
+def test_a_line_that_a_full_disk_tore_is_not_left_in_the_log(tmp_path: Path, torn: bytes) -> None:
+    whole = log_of(tmp_path / "log", started())
+    with (tmp_path / "log").open("ab") as file:
+        file.write(torn)
+    assert log_of(tmp_path / "log", started()) == whole * 2
+
+
 # -- the screen ------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@
     events.ndjson        what happened, without times, process ids or paths
     corpus/<sha256>      streams worth mutating
     findings/<name>/     one folder per finding, see loadfuzz.repro.folder
-    quarantine/<sha256>  streams that end every worker that starts from them
+    quarantine/<sha256>  streams that end every worker that starts from them, and files that
+                         do not hold what their names say
     machine/<sha256>     the stream that the target was fitted to, when it was
     worker-N/            what worker N needs to remember
     stats/               the numbers, see loadfuzz.reporters.stats
@@ -24,7 +25,7 @@ from typing import Final
 from loadfuzz import __version__, codec
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.errors import UsageError
-from loadfuzz.storage import Corpus, FolderLock, explain, sweep, write_atomic
+from loadfuzz.storage import Corpus, CorruptEntryError, FolderLock, explain, sweep, write_atomic
 from loadfuzz.wording import printable
 
 FORMAT_VERSION: Final = 1
@@ -102,6 +103,24 @@ class CampaignFolder:
         except FileNotFoundError:
             return False
         return True
+
+    def quarantine_corrupt(self) -> list[str]:
+        """Take out of the corpus what is not what its name says, as power loss or a bad disk
+        leaves it; returns the digests that those should have had.
+
+        Raises:
+            OSError: an entry cannot be read, or not be moved.
+        """
+        corrupt = []
+        for digest in self.corpus.digests():
+            try:
+                self.corpus.read(digest)
+            except CorruptEntryError:
+                self.quarantine(digest)
+                corrupt.append(digest)
+            except FileNotFoundError:
+                continue  # another shard was faster
+        return corrupt
 
     @property
     def events(self) -> Path:

@@ -90,6 +90,10 @@ class Preparation:
             InfraError: the target cannot be imported or opened.
             OSError: the corpus cannot be written.
         """
+        for digest in self._folder.quarantine_corrupt():
+            self._tell(events.MachineryWarning(
+                f"corpus/{digest} does not hold what its name says and is in quarantine/ now"
+            ))  # fmt: skip
         self._read_given()
         request = Request(
             target=self._settings.target,

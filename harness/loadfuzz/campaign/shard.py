@@ -22,7 +22,7 @@ from loadfuzz.campaign.folder import FORMAT_VERSION, CampaignFolder, is_campaign
 from loadfuzz.campaign.settings import SEED_BITS, Settings
 from loadfuzz.errors import UsageError
 from loadfuzz.rng import Rng
-from loadfuzz.storage import explain, write_atomic
+from loadfuzz.storage import explain, is_unfinished, write_atomic
 
 SHARDS_MAX: Final = 10_000
 """Most shards of one campaign; job arrays are smaller."""
@@ -118,7 +118,9 @@ def open_shard(out: Path, shard: Shard, target: str) -> CampaignFolder:
         )
     if is_store(out):
         _check(out, target)
-    elif out.is_dir() and any(path.name not in (*SHARED, SHARDS) for path in out.iterdir()):
+    elif out.is_dir() and any(
+        path.name not in (*SHARED, SHARDS) and not is_unfinished(path) for path in out.iterdir()
+    ):
         raise UsageError(
             f"--out {out}: the folder has other files in it; name a new folder, or an empty one"
         )

@@ -9,11 +9,15 @@ ones of each worker are written.
 
 import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from loadfuzz import events
 from loadfuzz.events import Event
+
+LINE_SIZE_MAX: Final = 1 << 20
+"""Longest line in bytes; workers may not send longer ones."""
 
 
 class EventLog:
@@ -36,8 +40,9 @@ class EventLog:
         Raises:
             OSError: it cannot be written.
         """
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o644)
+        self._cut_torn_line()
 
     def handle(self, event: Event) -> None:
         """Write it, if it belongs here.
@@ -68,6 +73,15 @@ class EventLog:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _cut_torn_line(self) -> None:
+        """Remove the line that an earlier run was writing when its disk was full."""
+        size = os.fstat(self._descriptor).st_size
+        start = max(size - LINE_SIZE_MAX, 0)
+        tail = os.pread(self._descriptor, size - start, start)
+        whole = tail.rfind(b"\n") + 1
+        if whole < len(tail):
+            os.ftruncate(self._descriptor, start + whole)
 
     def _write(self, event: Event) -> None:
         rest = memoryview(events.encode(event))

@@ -2,10 +2,11 @@
 
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loadfuzz.campaign.folder import read_settings
+from loadfuzz.campaign.shard import is_store, shards_of
 from loadfuzz.errors import LoadfuzzError, UsageError
 from loadfuzz.reporters.stats import RUNNING, read_stats
 from loadfuzz.repro.folder import finding_folders, read_finding
@@ -65,11 +66,47 @@ class Status:
 
 
 def status_of(out: Path) -> Status:
-    """What the folder of a campaign says.
+    """What the folder of a campaign says, or one that shards share.
 
     Raises:
-        UsageError: it is no campaign's folder, or cannot be read.
+        UsageError: it is neither, or cannot be read.
     """
+    return _status_of_shards(out) if is_store(out) else _status_of_campaign(out)
+
+
+def _status_of_shards(out: Path) -> Status:
+    """All shards together: sums, and the findings that they share."""
+    try:
+        parts = [_status_of_campaign(path) for path in shards_of(out)]
+    except OSError as error:
+        raise UsageError(f"{out} cannot be read: {error.strerror}") from error
+    if not parts:
+        raise UsageError(f"no shard has begun in {out}")
+    # The news are in the state of those that run, then of those that went wrong.
+    order = (RUNNING, "died", "failed")
+    states = sorted(
+        (part.state for part in parts),
+        key=lambda state: order.index(state) if state in order else len(order),
+    )
+    running = [part for part in parts if part.state == RUNNING]
+    return replace(
+        max(parts, key=lambda part: part.updated),
+        out=str(out),
+        state=states[0],
+        executions=sum(part.executions for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        executions_per_second=sum(part.executions_per_second for part in running),
+        corpus=max(part.corpus for part in parts),
+        workers=sum(part.workers for part in running or parts),
+        restarts=sum(part.restarts for part in parts),
+        started=min(part.started for part in parts),
+        last_new=max(part.last_new for part in parts),
+        last_finding=max(part.last_finding for part in parts),
+        findings=tuple(map(_finding, finding_folders(out / "findings"))),
+    )
+
+
+def _status_of_campaign(out: Path) -> Status:
     settings = read_settings(out)
     stats = read_stats(out)
 
