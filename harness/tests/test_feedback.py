@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
 from loadfuzz.executors.tracing import EVENTS_MAX, SectionTrace, label_of
-from loadfuzz.feedback.novelty import FEATURES_MAX, PARTS_MAX, Novelty
+from loadfuzz.feedback.novelty import FEATURES_MAX, PARTS_MAX, REASONS_MAX, Novelty
 
 
 def refused(text: str, *path: str, events: tuple[str, ...] = ()) -> Execution:
@@ -95,6 +95,16 @@ def test_names_that_the_stream_invents_are_all_alike() -> None:
         novelty.observe(refused("no such block", "header", "block list", name))
     # Two for the inventions, some for the block names, one for the depth.
     assert len(novelty.hits) <= PARTS_MAX + 5
+
+
+def test_reasons_that_the_stream_words_are_all_alike_after_some() -> None:
+    novelty = Novelty()
+    # Neither quotes nor colons keep a stream's text apart from the loader's.
+    texts = [f"bad state 'x': {word}': y" for word in map(chr, range(0x100, 0x1100))]
+    fresh = [novelty.observe(refused(text, "globalstate", "runstate")).new for text in texts]
+    assert sum(fresh) == REASONS_MAX + 1
+    assert not any(fresh[REASONS_MAX + 1 :])
+    assert novelty.observe(refused("another place", "serial")).new
 
 
 def test_there_are_only_so_many_features() -> None:

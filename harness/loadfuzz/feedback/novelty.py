@@ -27,6 +27,10 @@ PARTS_MAX: Final = 64
 """Names told apart at one place, such as the fields of one device; beyond that
 they are taken for the stream's inventions and are all alike."""
 
+REASONS_MAX: Final = 16
+"""Reasons told apart at one place: a loader has a handful there, and further ones are what the
+stream made it say."""
+
 Features: TypeAlias = tuple[int, ...]
 """Features of an execution as small numbers, each once; the same behaviour has
 them in the same order."""
@@ -71,6 +75,7 @@ class Novelty:
         "_numbers",
         "_parts",
         "_places",
+        "_reasons",
         "_seen",
         "_variations",
         "hits",
@@ -82,6 +87,7 @@ class Novelty:
         self._events: dict[tuple[str, ...], Features] = {}
         self._devices: set[str] = set()
         self._parts: dict[str, set[str]] = {}
+        self._reasons: dict[tuple[int, str], set[str]] = {}
         self._places: dict[tuple[str, ...], str] = {}
         self._seen: set[str] = set()
         self._variations: set[int] = set()
@@ -149,11 +155,14 @@ class Novelty:
     def _verdict_of(self, execution: Execution) -> int | None:
         refusal, escape = execution.refusal, execution.escape
         if refusal is not None:
+            place = self._place(refusal.path)
+            reason = _STREAM_WORDS.sub("#", refusal.text.rpartition(": ")[2])[:_REASON_MAX]
+            known = self._reasons.setdefault((refusal.errno, place), set())
+            if len(known) < REASONS_MAX:
+                known.add(reason)
             shape: tuple[object, ...] = (
-                refusal.errno,
-                self._place(refusal.path),
-                _STREAM_WORDS.sub("#", refusal.text.rpartition(": ")[2])[:_REASON_MAX],
-            )
+                refusal.errno, place, reason if reason in known else "?",
+            )  # fmt: skip
         elif escape is not None:
             where = escape.frames[-1] if escape.frames else ""
             shape = (execution.kind, escape.type_name, where)
