@@ -24,7 +24,7 @@ from typing import Final
 
 from loadfuzz import __version__, codec
 from loadfuzz.campaign.settings import Settings
-from loadfuzz.errors import UsageError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.storage import Corpus, CorruptEntryError, FolderLock, explain, sweep, write_atomic
 from loadfuzz.wording import printable
 
@@ -209,6 +209,7 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
 
     Raises:
         UsageError: ``out`` cannot be a campaign's folder; says what to do.
+        InfraError: it is one and cannot be written any more.
     """
     try:
         str((out or DEFAULT_PARENT).absolute()).encode()
@@ -230,7 +231,11 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
         raise _unusable(out, error) from error
     if _MANIFEST in content:
         _check_manifest(out, target)
-        _check_writable(out)
+        try:
+            _check_writable(out)
+        except UsageError as error:
+            # It was asked for rightly: the disk has changed.
+            raise InfraError(f"{error}. Findings so far are kept") from error
         return CampaignFolder(out.resolve(), out, resumed=True)
     if content:
         raise UsageError(
