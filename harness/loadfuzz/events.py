@@ -63,6 +63,7 @@ class Progress(_Event, frozen=True, tag="progress"):
         kinds: executions by :class:`~loadfuzz.execution.ExitKind`.
         operators: mutations by operator: (applied, of those new behaviour).
         judged: times each oracle was asked.
+        loads: loads by how long they took, see :mod:`loadfuzz.engines.times`.
     """
 
     worker: int
@@ -72,6 +73,7 @@ class Progress(_Event, frozen=True, tag="progress"):
     kinds: dict[str, int]
     operators: dict[str, tuple[int, int]]
     judged: dict[str, int]
+    loads: dict[int, int] = {}
 
 
 class CorpusAdded(_Event, frozen=True, tag="corpus-added"):

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -205,6 +205,42 @@ class Corpus:
                 f"{self.folder / digest} does not hold what its name says; delete that file"
             )
         return stream
+
+
+class Outsiders:
+    """Which streams of a corpus came from outside, in a file beside it.
+
+    A worker has these judged.  All others were judged where they were made, before they were
+    kept; nobody need look at them again.
+
+    Args:
+        campaign: its folder.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, campaign: Path) -> None:
+        self._path = campaign / "outsiders"
+
+    def add(self, digests: Iterable[str]) -> None:
+        """Further ones.
+
+        Raises:
+            OSError: the file cannot be written; it is as it was.
+        """
+        all_of_them = sorted({*(self.read() or ()), *digests})
+        write_atomic(self._path, "".join(f"{line}\n" for line in all_of_them).encode())
+
+    def read(self) -> frozenset[str] | None:
+        """Their digests; ``None`` when nobody has said: then all may be.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        try:
+            return frozenset(self._path.read_text().split())
+        except FileNotFoundError:
+            return None
 
 
 LOCK_TRIES: Final = 5

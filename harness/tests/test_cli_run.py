@@ -40,7 +40,7 @@ def test_a_clean_run_ends_with_0_and_a_folder(installed: Installed) -> None:
     assert started["format_version"] == 1
     assert started["settings"] == {
         "target": "scripted", "engine": "native", "seed": 3, "workers": 1, "seconds": None,
-        "executions": 60, "seeds": [], "load_timeout_s": 2.0, "stale_s": None, "judged": [],
+        "executions": 60, "seeds": [], "load_timeout_s": 2.0, "stale_s": None,
         "first_finding": False,
         "dear_share": 512, "operators": None, "ignore": [],
     }  # fmt: skip

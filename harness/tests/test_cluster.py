@@ -106,7 +106,8 @@ def test_a_cluster_finds_what_one_machine_finds_and_leaves_nothing_behind(
     assert value["corpus"] == 3 + ledger["admitted"]
     folder = installed.folder / "mine"
     assert {path.name for path in folder.iterdir()} == {
-        "campaign.json", "corpus", "events.ndjson", "findings", "lock", "stats",
+        "campaign.json", "corpus", "events.ndjson", "findings", "lock",
+        "outsiders", "stats",
     }  # fmt: skip
     for path in finding_folders(folder / "findings"):
         assert installed.run("replay", str(path)).returncode == 1
@@ -212,9 +213,9 @@ def test_a_stream_is_judged_once_a_batch_with_it_is_done() -> None:
     stock.add(seed)
     stock.add(child, judged=True)
     digests = [seed.digest, child.digest]
-    assert stock.judged(digests) == (child.digest,)
+    assert stock.outsiders(digests) == (seed.digest,)
     stock.credit([seed.digest], 3)
-    assert stock.judged(digests) == (seed.digest, child.digest)
+    assert stock.outsiders(digests) == ()
 
 
 # -- nothing is believed before it was run here -----------------------------------------------

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections import Counter
+from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ from rich.console import Console
 from loadfuzz import events
 from loadfuzz.campaign.totals import OperatorTotals, Totals
 from loadfuzz.clock import ManualClock
+from loadfuzz.engines.times import CLASSES_PER_OCTAVE, class_of, percentile
 from loadfuzz.events import Event
 from loadfuzz.execution import Depth
 from loadfuzz.reporters.jsonout import result, to_line
@@ -172,6 +175,28 @@ def test_a_line_that_a_full_disk_tore_is_not_left_in_the_log(tmp_path: Path, tor
     with (tmp_path / "log").open("ab") as file:
         file.write(torn)
     assert log_of(tmp_path / "log", started()) == whole * 2
+
+
+# -- how long loads take ---------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(1e-6, 100.0), min_size=1, max_size=200), st.sampled_from([0.5, 0.99]))
+def test_a_percentile_is_right_to_its_class(seconds: list[float], share: float) -> None:
+    found = percentile(Counter(map(class_of, seconds)), share)
+    exact = sorted(seconds)[max(ceil(share * len(seconds)) - 1, 0)]
+    assert found is not None
+    assert exact * 0.999 <= found <= exact * 2 ** (1 / CLASSES_PER_OCTAVE) * 1.001
+
+
+def test_how_long_loads_take_is_added_up_over_workers() -> None:
+    totals = Totals()
+    assert totals.load_s(0.5) is None
+    fast, slow = class_of(0.001), class_of(1.0)
+    totals.add(events.Progress(0, 99, 1, {}, {}, {}, {}, {fast: 99}))
+    totals.add(events.Progress(1, 1, 1, {}, {}, {}, {}, {slow: 1}))
+    half, most, all_of_them = totals.load_s(0.5), totals.load_s(0.99), totals.load_s(1.0)
+    assert half == most == percentile({fast: 1}, 1.0)
+    assert all_of_them == percentile({slow: 1}, 1.0)
 
 
 # -- the screen ------------------------------------------------------------------------------

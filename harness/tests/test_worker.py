@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadfuzz import codec, events
@@ -13,7 +14,8 @@ from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.engines.last_input import LastInput, describe_death
 from loadfuzz.events import Event
 from loadfuzz.execution import ExitKind
-from loadfuzz.storage import Corpus
+from loadfuzz.inputs import digest_of
+from loadfuzz.storage import Corpus, Outsiders
 from loadfuzz.testing.installed import Installed, install_target
 
 SEEDS = (b"QEVMaa", b"QEVMbbb")
@@ -112,8 +114,12 @@ def run(installed: Installed, path: Path) -> tuple[list[Event], int, str]:
 
 
 def told(heard: list[Event]) -> list[Event]:
-    """Without the process id."""
-    return [event for event in heard if not isinstance(event, events.WorkerStarted)]
+    """Without the process id, and without how long loads took."""
+    return [
+        msgspec.structs.replace(event, loads={}) if isinstance(event, events.Progress) else event
+        for event in heard
+        if not isinstance(event, events.WorkerStarted)
+    ]
 
 
 def signatures(heard: list[Event]) -> set[str]:
@@ -145,6 +151,25 @@ def test_the_same_seed_gives_the_same_events(installed: Installed) -> None:
         logs.append(told(run(installed, path)[0]))
     assert logs[0] == logs[1]
     assert logs[0] != logs[2]
+
+
+def test_streams_that_were_made_here_are_run_and_not_judged_again(installed: Installed) -> None:
+    streams = (*SEEDS, b"QEVMX", b"QEVMX, too")
+    out, path = lay_out(installed, streams, target="scripted", executions=len(streams))
+    Outsiders(out).add(map(digest_of, SEEDS))
+    heard, code, err = run(installed, path)
+    assert code == 0, err
+    assert not any(isinstance(event, events.FindingAnnounced) for event in heard)
+    last = [event for event in heard if isinstance(event, events.Progress)][-1]
+    assert last.executions == len(streams)
+    assert last.kinds["crashed"] == 2
+    assert last.judged["clean-error"] == len(SEEDS)
+
+    # What comes from outside later is judged, and what came before still is.
+    Outsiders(out).add([digest_of(b"QEVMX")])
+    assert Outsiders(out).read() == frozenset({*map(digest_of, SEEDS), digest_of(b"QEVMX")})
+    heard, code, err = run(installed, path)
+    assert sum(isinstance(event, events.FindingAnnounced) for event in heard) == 1
 
 
 def test_a_worker_goes_on_after_findings(installed: Installed) -> None:

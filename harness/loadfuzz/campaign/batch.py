@@ -45,8 +45,6 @@ class Batch:
         load_timeout_s: CPU seconds after which one load counts as a hang.
         operators: factors on weights of mutation operators, in place of the target's choice.
         ignore: signatures that are counted and are no findings.
-        judged: digests of streams in the corpus that were judged where they come from: the
-            native engine runs them and has nobody look at them again.
     """
 
     target: str
@@ -60,7 +58,6 @@ class Batch:
     load_timeout_s: float = LOAD_TIMEOUT_S
     operators: dict[str, int] | None = None
     ignore: tuple[str, ...] = ()
-    judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import msgspec
 
 from loadfuzz import codec, events
 from loadfuzz.campaign.admission import Admission
+from loadfuzz.campaign.admit import Answer
 from loadfuzz.campaign.crew import DEADLINE_GRACE_S, Course
 from loadfuzz.campaign.dask_client import ParcelLostError, Scheduler
 from loadfuzz.campaign.incoming import adopt_finding
@@ -35,7 +36,7 @@ from loadfuzz.campaign.stock import Stock
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.fitting import split
 from loadfuzz.rng import Rng
-from loadfuzz.storage import write_atomic
+from loadfuzz.storage import Outsiders, write_atomic
 
 LOCAL: Final = "local"
 """In place of an address: have a cluster of our own on this machine."""
@@ -156,9 +157,13 @@ class ClusterCrew:
     async def work(self, prepared: Prepared) -> None:
         """See :meth:`loadfuzz.campaign.crew.Crew.work`."""
         folder, settings = self._course.folder, self._course.settings
-        admission = Admission(
-            prepared.target, folder.path, settings.load_timeout_s, self._stock.add
-        )
+        outsiders = Outsiders(folder.path).read()
+
+        def known(answer: Answer) -> None:
+            inside = outsiders is not None and answer.digest not in outsiders
+            self._stock.add(answer, judged=inside)
+
+        admission = Admission(prepared.target, folder.path, settings.load_timeout_s, known)
         try:
             async with admission:
                 self._course.begin()
@@ -276,11 +281,11 @@ class ClusterCrew:
                     stale_s=None,
                     first_finding=False,
                     ignore=tuple(dict.fromkeys(known)),
-                    judged=self._stock.judged(trip.streams),
                 ),
                 engine=prepared.engine,
                 machine=Path(machine).read_bytes() if machine else b"",
                 streams=tuple(corpus.read(digest) for digest in trip.streams),
+                outsiders=self._stock.outsiders(trip.streams),
             )
         )
 

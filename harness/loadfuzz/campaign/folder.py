@@ -5,6 +5,7 @@
     campaign.json        how the campaign was started
     events.ndjson        what happened, without times, process ids or paths
     corpus/<sha256>      streams worth mutating
+    outsiders            digests of those that came from outside, to be judged by each worker
     findings/<name>/     one folder per finding, see loadfuzz.repro.folder
     quarantine/<sha256>  streams that end every worker that starts from them, and files that
                          do not hold what their names say
@@ -145,7 +146,7 @@ class CampaignFolder:
             return
         for name in ("corpus", "findings", "machine", "quarantine", "stats"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (_MANIFEST, "events.ndjson", "lock"):
+        for name in (_MANIFEST, "events.ndjson", "outsiders", "lock"):
             (self.path / name).unlink(missing_ok=True)
 
     @contextmanager

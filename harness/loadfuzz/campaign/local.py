@@ -202,7 +202,6 @@ class LocalCrew:
             dear_share=settings.dear_share,
             operators=settings.operators,
             ignore=settings.ignore,
-            judged=settings.judged,
         )
 
     async def _run_worker(self, slot: _Slot, batch: Batch) -> Exit:

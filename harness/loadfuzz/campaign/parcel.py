@@ -34,6 +34,7 @@ class Parcel:
         engine: what drives it.
         machine: the stream that the target was fitted to, empty when it was not.
         streams: to start from.
+        outsiders: digests of those that were not judged yet.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Parcel:
     engine: Engine
     machine: bytes
     streams: tuple[bytes, ...]
+    outsiders: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

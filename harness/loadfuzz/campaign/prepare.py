@@ -29,7 +29,7 @@ from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.fitting import SEPARATOR, fit, split
 from loadfuzz.inputs import Input, Seed, digest_of
 from loadfuzz.plugins import load_target
-from loadfuzz.storage import Corpus, explain, write_atomic
+from loadfuzz.storage import Corpus, Outsiders, explain, write_atomic
 
 LOAD_TIMES: Final = 2.5
 """One seed may take so many times what a load may: more than a worker allows, so
@@ -209,6 +209,10 @@ def prepare(request: Request, channel: Channel) -> None:
                 raise explain(error, f"writing a seed to {request.corpus}") from error
             seeds[seed.name] = digest_of(seed.stream)
     seeds.update(request.given)
+    try:
+        Outsiders(corpus.folder.parent).add(seeds.values())
+    except OSError as error:
+        raise explain(error, f"writing beside {request.corpus}") from error
     with Watchdog(request.load_timeout_s * LOAD_TIMES) as watchdog:
         if request.given:
             given = _seeds_in(corpus, request.given)

@@ -41,7 +41,7 @@ class Settings:
         stale_s: end when nothing new was kept or found for so many seconds, ``None`` to go
             on.
         first_finding: end with the first finding that the folder did not have.
-        dear_share, operators, ignore, judged: as in :class:`~loadfuzz.campaign.batch.Batch`.
+        dear_share, operators, ignore: as in :class:`~loadfuzz.campaign.batch.Batch`.
     """
 
     target: str
@@ -57,7 +57,6 @@ class Settings:
     dear_share: int = DEAR_SHARE
     operators: dict[str, int] | None = None
     ignore: tuple[str, ...] = ()
-    judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= WORKERS_MAX:

@@ -81,9 +81,9 @@ class Stock:
             self._items[digest].bred += bred
             self._items[digest].judged = True
 
-    def judged(self, digests: Iterable[str]) -> tuple[str, ...]:
-        """Those that oracles have seen."""
-        return tuple(digest for digest in digests if self._items[digest].judged)
+    def outsiders(self, digests: Iterable[str]) -> tuple[str, ...]:
+        """Those that no oracle has seen yet."""
+        return tuple(digest for digest in digests if not self._items[digest].judged)
 
     def draw(self, rng: Rng) -> list[str]:
         """The streams of the next batch: at most :data:`STREAMS_MAX`, each once."""

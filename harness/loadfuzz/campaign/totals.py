@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loadfuzz import events
+from loadfuzz.engines.times import percentile
 from loadfuzz.events import Event
 from loadfuzz.execution import Depth
 
@@ -176,13 +177,24 @@ class Totals:
             worker=0,
             executions=self.executions,
             corpus=self.corpus,
-            depths={
-                name.lower().replace("_", "-"): count for name, count in under("depth/").items()
-            },
+            depths={name.lower(): count for name, count in under("depth/").items()},
             kinds=under("kind/"),
             operators={row.name: (row.applied, row.fresh) for row in self.operators()},
             judged=under("judged/"),
+            loads=self._loads(),
         )
+
+    def load_s(self, share: float) -> float | None:
+        """CPU seconds within which this share of all loads ended, about; ``None`` at first."""
+        return percentile(self._loads(), share)
+
+    @property
+    def flaky(self) -> int:
+        """Findings that did not happen again in each re-run."""
+        return sum(done < tries for done, tries in (f.reliability for f in self.findings.values()))
+
+    def _loads(self) -> dict[int, int]:
+        return {int(name): self._sum(f"load/{name}") for name in self._names("load/")}
 
     def times_seen(self, signature: str) -> int:
         """How often a finding was seen in this run, about: workers tell at 2, 4, 8..."""
@@ -215,4 +227,6 @@ def _flatten(event: events.Progress) -> Counter[str]:
         flat[f"fresh/{name}"] += fresh
     for name, count in event.judged.items():
         flat[f"judged/{name}"] += count
+    for number, count in event.loads.items():
+        flat[f"load/{number}"] += count
     return flat

@@ -75,7 +75,7 @@ class LastInput:
         folder = out / f"worker-{batch.worker}"
         folder.mkdir(parents=True, exist_ok=True)
         # What a finding needs of it: lists of any length have no room here.
-        encoded = codec.encode(replace(batch, operators=None, ignore=(), judged=()))
+        encoded = codec.encode(replace(batch, operators=None, ignore=()))
         if len(encoded) > _BATCH_SIZE_MAX:
             raise OSError(f"the path of {out} is too long")
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

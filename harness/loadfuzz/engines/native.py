@@ -17,7 +17,7 @@ from loadfuzz.events import MachineryWarning
 from loadfuzz.feedback.novelty import Observation
 from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.rng import Rng
-from loadfuzz.storage import Corpus, CorruptEntryError, explain
+from loadfuzz.storage import Corpus, CorruptEntryError, Outsiders, explain
 
 SHARE_EXECUTIONS: Final = 2048
 """Executions between two looks for what other workers added: some seconds."""
@@ -107,7 +107,7 @@ class NativeEngine:
     def _take_in(self) -> str:
         """Run and take in what is in the corpus and was not seen before."""
         session = self._session
-        judged = frozenset(session.batch.judged)
+        outsiders = Outsiders(Path(session.batch.out)).read()
         for digest in list(self._corpus.digests()):
             if digest in self._known:
                 continue
@@ -120,10 +120,10 @@ class NativeEngine:
                 session.emit(MachineryWarning(str(error)))
                 continue
             self._breeder.size_max = max(self._breeder.size_max, child_size_max(len(stream)))
-            if digest in judged:
-                seen = session.observe(stream)
-            else:
+            if outsiders is None or digest in outsiders:
                 seen = session.run(stream, NO_LINEAGE)
+            else:
+                seen = session.observe(stream)
             self._schedule.add(stream, digest, seen, ours=False)
             session.corpus_size += 1
             reason = session.ended()

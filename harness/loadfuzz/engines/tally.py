@@ -1,8 +1,10 @@
 """The numbers of one worker."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from loadfuzz.engines.times import class_of
 from loadfuzz.events import Progress
 from loadfuzz.execution import Depth, Execution, ExitKind
 from loadfuzz.mutation import Mutation
@@ -18,15 +20,17 @@ class Tally:
         executions: done.
         depths, kinds: executions by depth and by exit kind.
         judged: times each oracle was asked.
+        loads: executions by class of their CPU time.
     """
 
-    __slots__ = ("_applied", "_fresh", "depths", "executions", "judged", "kinds")
+    __slots__ = ("_applied", "_fresh", "depths", "executions", "judged", "kinds", "loads")
 
     def __init__(self) -> None:
         self.executions = 0
         self.depths = dict.fromkeys(Depth, 0)
         self.kinds = dict.fromkeys(ExitKind, 0)
         self.judged: dict[str, int] = {}
+        self.loads: Counter[int] = Counter()
         self._applied: dict[str, int] = {}
         self._fresh: dict[str, int] = {}
 
@@ -35,6 +39,7 @@ class Tally:
         self.executions += 1
         self.depths[execution.depth] += 1
         self.kinds[execution.kind] += 1
+        self.loads[class_of(execution.cpu_s)] += 1
 
     def applied(self, mutations: Iterable[Mutation]) -> None:
         """These were applied to make one input."""
@@ -65,6 +70,7 @@ class Tally:
             self.kind_counts(),
             operators,
             dict(self.judged),
+            dict(self.loads),
         )
 
 

@@ -48,6 +48,7 @@ class Result:
         kinds: executions by exit kind.
         operators: mutations by operator: (applied, of those new behaviour).
         judged: times each oracle was asked.
+        load_s: CPU seconds within which 50 % and 99 % of all loads ended.
         ignored: signatures that the configuration names, and about how often each was seen.
         reason: ``budget``, ``interrupted``, ``failed``, ``stale`` or ``first-finding``.
         error: what failed, "" otherwise.
@@ -69,6 +70,7 @@ class Result:
     kinds: dict[str, int]
     operators: dict[str, tuple[int, int]]
     judged: dict[str, int]
+    load_s: dict[str, float | None]
     restarts: int
     seeds_set_aside: list[SeedResult]
     seeds_refused: list[SeedResult]
@@ -116,6 +118,7 @@ def result(totals: Totals, out: Path, error: str = "") -> Result | None:
         kinds={kind.value: totals.kind(kind.value) for kind in ExitKind},
         operators={row.name: (row.applied, row.fresh) for row in totals.operators()},
         judged=totals.judged(),
+        load_s={"p50": totals.load_s(0.5), "p99": totals.load_s(0.99)},
         restarts=totals.restarts,
         seeds_set_aside=[SeedResult(seed.name, seed.reason) for seed in totals.set_aside],
         seeds_refused=[SeedResult(seed.name, seed.reason) for seed in totals.refused],

@@ -52,7 +52,7 @@ class EventLog:
         """
         match event:
             case events.Progress():
-                self._latest[event.worker] = event
+                self._latest[event.worker] = msgspec.structs.replace(event, loads={})
                 return
             case events.CampaignStarted():
                 event = msgspec.structs.replace(event, out="")

@@ -9,7 +9,7 @@ from rich.text import Text
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.reporters.pace import Pace
 from loadfuzz.reporters.summary import DEPTHS
-from loadfuzz.wording import count, duration, percent, rate, shorten
+from loadfuzz.wording import brief, count, duration, percent, rate, shorten
 
 WIDTH_MAX: Final = 100
 """Columns used at most; wider than this the eye loses the line."""
@@ -124,18 +124,31 @@ def _numbers(totals: Totals, pace: Pace, news: News) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    table.add_row(
-        "executions", f"{executions:,}", rate(pace.rate(executions)),
-        f"restarts {totals.restarts}" if totals.restarts else "",
-    )  # fmt: skip
+    table.add_row("executions", f"{executions:,}", rate(pace.rate(executions)), _loads(totals))
     table.add_row("corpus", f"{totals.corpus:,}", f"last new {_ago(news.corpus_s, pace)}", "")
     table.add_row(
         "findings",
         Text(f"{len(totals.findings):,}", style="bold red" if totals.findings else ""),
         f"last new {_ago(news.finding_s, pace)}",
-        "",
+        _kinds_of_findings(totals),
     )
     return table
+
+
+def _loads(totals: Totals) -> str:
+    """How long a load takes, and how often a worker had to be replaced."""
+    parts = []
+    half, most = totals.load_s(0.5), totals.load_s(0.99)
+    if half is not None and most is not None:
+        parts.append(f"a load {brief(half)}, 99 % {brief(most)}")
+    if totals.restarts:
+        parts.append(f"restarts {totals.restarts}")
+    return ", ".join(parts)
+
+
+def _kinds_of_findings(totals: Totals) -> str:
+    parts = [(len(totals.known), "known before"), (totals.flaky, "flaky")]
+    return ", ".join(f"{number} {name}" for number, name in parts if number)
 
 
 def _funnel(totals: Totals, width: int, bars: str) -> RenderableType:
