@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadfuzz.bench import fields, inspection, ram, tax, upkeep
+from loadfuzz.bench import fields, inspection, ram, tax, upkeep, workers
 from loadfuzz.bench.results import Figure
 from loadfuzz.cli import bench_bugs
 
@@ -55,7 +55,7 @@ command.add_command(bench_bugs.command)
     "--only",
     multiple=True,
     metavar="NAME",
-    type=click.Choice(["ram", "fields", "run", "upkeep", "inspect"]),
+    type=click.Choice(["ram", "fields", "run", "upkeep", "workers", "inspect"]),
     help="Measure only this; may be repeated.",
 )
 def speed(
@@ -71,6 +71,7 @@ def speed(
         "fields": fields.measure,
         "run": lambda: tax.measure(execs or RUN_EXECUTIONS),
         "upkeep": lambda: upkeep.measure(execs or UPKEEP_EXECUTIONS),
+        "workers": lambda: workers.measure(execs or RUN_EXECUTIONS),
         "inspect": lambda: inspection.measure(stream_mib),
     }
     figures: list[Figure] = []
