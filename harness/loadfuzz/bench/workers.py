@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from loadfuzz.abc import Reporter
 from loadfuzz.bench.results import Figure
 from loadfuzz.campaign.batch import Engine
 from loadfuzz.campaign.folder import open_folder
@@ -69,7 +70,10 @@ def _run(workers: int, executions: int, turn: int) -> _Run:
     totals, clock = Totals(), SystemClock()
     with tempfile.TemporaryDirectory(prefix="loadfuzz-") as name:
         folder = open_folder(Path(name) / "campaign", _TARGET)
-        reporters = [EventLog(folder.events), StatsFiles(folder.path, totals, clock)]
+        reporters: list[Reporter] = [
+            EventLog(folder.events),
+            StatsFiles(folder.path, totals, clock),
+        ]
         supervisor = Supervisor(settings, folder, reporters, totals, clock=clock)
         with folder.locked(settings):
             start_s = time.process_time()
