@@ -77,13 +77,20 @@ class Progress(_Event, frozen=True, tag="progress"):
 
 
 class CorpusAdded(_Event, frozen=True, tag="corpus-added"):
-    """An input that showed something new was kept."""
+    """An input that showed something new was kept.
+
+    Attributes:
+        features: what was new, as names that are the same in every process.
+        behaviour: name of all that it showed together.
+    """
 
     worker: int
     digest: str
     size: int
     executions: int
     operators: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    behaviour: str = ""
 
 
 class FindingAnnounced(_Event, frozen=True, tag="finding"):

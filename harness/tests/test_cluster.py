@@ -17,6 +17,7 @@ from loadfuzz.campaign.admission import INCOMING, Admission
 from loadfuzz.campaign.admit import Answer
 from loadfuzz.campaign.folder import CampaignFolder, open_folder
 from loadfuzz.campaign.incoming import adopt_finding
+from loadfuzz.campaign.parcel import Kept
 from loadfuzz.campaign.stock import BYTES_MAX, STREAMS_MAX, Stock
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.events import FindingAnnounced, FindingRepeated
@@ -179,10 +180,8 @@ def test_without_dask_the_error_says_what_to_install(installed: Installed) -> No
 # -- what it starts from ----------------------------------------------------------------------
 
 
-def answer(
-    name: str, features: tuple[int, ...], *, size: int = 10, accepted: bool = False
-) -> Answer:
-    return Answer(digest_of(name.encode()), size, features, True, accepted)
+def answer(name: str, features: tuple[int, ...], *, size: int = 10) -> Answer:
+    return Answer(digest_of(name.encode()), size, features, worth=True)
 
 
 def test_streams_with_rare_features_travel_more_often() -> None:
@@ -205,6 +204,19 @@ def test_a_batch_has_room_for_so_many_bytes_and_at_least_one_stream() -> None:
     for number in range(10):
         stock.add(answer(f"half {number}", (10 + number,), size=BYTES_MAX // 2))
     assert 1 <= len(stock.draw(Rng(2))) <= 3
+
+
+def test_streams_that_claim_nothing_unknown_are_not_run_here() -> None:
+    stock = Stock()
+    stock.add(Answer(digest_of(b"x" * 40), 40, (1, 2), ("a", "b"), "ab", worth=True))
+    assert stock.promising(Kept(b"y" * 40, (), ("c",), "abc"))
+    assert not stock.promising(Kept(b"y" * 40, (), ("a",), "ab"))
+    # Known features in an order that is new, and nothing else.
+    assert not stock.promising(Kept(b"y" * 40, (), ("a",), "ba"))
+    assert stock.promising(Kept(b"y" * 30, (), (), "ab"))
+    assert not stock.promising(Kept(b"y" * 31, (), (), "ab"))
+    assert not stock.promising(Kept(b"x" * 40, (), ("c",), "abc"))
+    assert stock.promising(Kept(b"kept for its coverage", (), (), ""))
 
 
 def test_a_stream_is_judged_once_a_batch_with_it_is_done() -> None:

@@ -107,6 +107,17 @@ def test_reasons_that_the_stream_words_are_all_alike_after_some() -> None:
     assert novelty.observe(refused("another place", "serial")).new
 
 
+def test_names_of_features_are_the_same_in_every_process() -> None:
+    runs = [refused("a: wrong", "serial"), refused("b: other", "cpu"), refused("c: more", "ram")]
+    one, two = Novelty(), Novelty()
+    first = [one.observe(run) for run in runs]
+    second = [two.observe(run) for run in reversed(runs)][::-1]
+    for here, there in zip(first, second, strict=True):
+        assert set(one.names(here.features)) == set(two.names(there.features))
+        assert one.behaviour(here.features) == two.behaviour(there.features)
+    assert len({one.behaviour(seen.features) for seen in first}) == len(runs)
+
+
 def test_there_are_only_so_many_features() -> None:
     novelty = Novelty()
     novelty.hits.extend([0] * (FEATURES_MAX - 3))

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from loadfuzz import codec
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.channel import Channel
+from loadfuzz.engines.schedule import SMALLER
 from loadfuzz.errors import LoadfuzzError
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
@@ -24,9 +24,6 @@ from loadfuzz.feedback.novelty import Features, Novelty
 from loadfuzz.inputs import Input
 from loadfuzz.plugins import load_target
 from loadfuzz.storage import Corpus
-
-_SMALLER: Final = (3, 4)
-"""As in :mod:`loadfuzz.engines.schedule`: a byte less is not worth the writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
         digest: of the stream; "" in the answer that says that the process is ready.
         size: of the stream, in bytes.
         features: as numbers that this process has given them.
+        names: of the features, the same in every process.
+        behaviour: name of all of them together, too.
         worth: it shows something new, or the same as another and is much smaller.
         accepted: the target took it.
         problem: the process cannot go on.
@@ -69,9 +68,17 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str
     size: int = 0
     features: Features = ()
+    names: tuple[str, ...] = ()
+    behaviour: str = ""
     worth: bool = False
     accepted: bool = False
     problem: str = ""
+
+
+def much_smaller(size: int, than: int) -> bool:
+    """Whether a stream should take the place of another with the same behaviour."""
+    part, whole = SMALLER
+    return size * whole <= than * part
 
 
 class _Judge:
@@ -85,13 +92,13 @@ class _Judge:
     def look(self, digest: str, stream: bytes) -> Answer:
         seen = self._novelty.observe(self._executor.execute(Input(stream)).execution)
         size = self._sizes.get(seen.features)
-        part, whole = _SMALLER
-        smaller = size is None or len(stream) * whole <= size * part
+        smaller = size is None or much_smaller(len(stream), size)
         if smaller:
             self._sizes[seen.features] = len(stream)
         return Answer(
-            digest, len(stream), seen.features, seen.new or (size is not None and smaller),
-            seen.accepted,
+            digest, len(stream), seen.features, self._novelty.names(seen.features),
+            self._novelty.behaviour(seen.features),
+            seen.new or (size is not None and smaller), seen.accepted,
         )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ class Ledger:
         lost: that did not, or with an error.
         again: that Dask ran again since their machine was lost.
         bytes_out, bytes_in: of parcels, and of what came back.
-        received, duplicates, admitted: streams that came back; of those, known by their
-            content; and worth keeping when they were run here.
+        received, duplicates, admitted: streams that came back; of those, that claim to show
+            nothing unknown; and worth keeping when they were run here.
         findings: that came back, duplicates included.
         lanes: most batches at a time.
     """
@@ -344,7 +344,7 @@ class ClusterCrew:
         bred = 0
         for kept in finished.kept:
             self.ledger.received += 1
-            if kept.digest in self._stock:
+            if not self._stock.promising(kept):
                 self.ledger.duplicates += 1
                 continue
             answer = await admission.admit(kept.stream)

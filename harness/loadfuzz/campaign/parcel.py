@@ -52,10 +52,14 @@ class Kept:
     Attributes:
         stream: its bytes.
         operators: that made it.
+        features, behaviour: what it showed there, as in
+            :class:`~loadfuzz.events.CorpusAdded`.
     """
 
     stream: bytes
     operators: tuple[str, ...]
+    features: tuple[str, ...]
+    behaviour: str
 
     @property
     def digest(self) -> str:

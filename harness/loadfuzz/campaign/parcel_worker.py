@@ -51,7 +51,7 @@ class _Sender:
         clock: tells when numbers are due.
 
     Attributes:
-        operators: that made each stream that was kept, by its digest.
+        kept: what was said of each stream that was kept, by its digest.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class _Sender:
         self._send = send
         self._clock = clock
         self._sent_s = clock.now_s()
-        self.operators: dict[str, tuple[str, ...]] = {}
+        self.kept: dict[str, events.CorpusAdded] = {}
 
     def start(self) -> None:
         """Nothing to do."""
@@ -78,7 +78,7 @@ class _Sender:
                 place = self._folder / event.folder
                 self._send(Found({path.name: path.read_bytes() for path in place.iterdir()}))
             case events.CorpusAdded():
-                self.operators[event.digest] = event.operators
+                self.kept[event.digest] = event
             case _:
                 pass
 
@@ -127,14 +127,15 @@ def work(place: Path, send: Callable[[Message], None], clock: Clock) -> None:
         except LoadfuzzError as error:
             problem = str(error)
         sender.send_numbers()
-        send(Finished(tuple(_kept(folder, sender.operators)), problem))
+        send(Finished(tuple(_kept(folder, sender.kept)), problem))
 
 
-def _kept(folder: CampaignFolder, operators: dict[str, tuple[str, ...]]) -> list[Kept]:
+def _kept(folder: CampaignFolder, said: dict[str, events.CorpusAdded]) -> list[Kept]:
     kept = []
-    for digest, made in operators.items():
+    for digest, event in said.items():
         try:
-            kept.append(Kept(folder.corpus.read(digest), made))
+            stream = folder.corpus.read(digest)
+            kept.append(Kept(stream, event.operators, event.features, event.behaviour))
         except (CorruptEntryError, OSError):
             continue  # in quarantine, for it ends workers
     return kept

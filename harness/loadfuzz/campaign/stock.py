@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from math import log
 from typing import Final
 
-from loadfuzz.campaign.admit import Answer
+from loadfuzz.campaign.admit import Answer, much_smaller
+from loadfuzz.campaign.parcel import Kept
 from loadfuzz.feedback.novelty import Features
 from loadfuzz.rng import Rng
 
@@ -45,10 +46,12 @@ class _Item:
 class Stock:
     """The streams of a campaign, by digest."""
 
-    __slots__ = ("_items", "_shared")
+    __slots__ = ("_items", "_names", "_shared", "_sizes")
 
     def __init__(self) -> None:
         self._items: dict[str, _Item] = {}
+        self._names: set[str] = set()
+        self._sizes: dict[str, int] = {}
         self._shared: Counter[int] = Counter()
 
     def __len__(self) -> int:
@@ -74,6 +77,20 @@ class Stock:
             self._shared.subtract(item.features)
             item.features = answer.features
         self._shared.update(answer.features)
+        self._names.update(answer.names)
+        size = self._sizes.get(answer.behaviour, answer.size)
+        self._sizes[answer.behaviour] = min(size, answer.size)
+
+    def promising(self, kept: Kept) -> bool:
+        """Whether a stream may show something that none here does, by what is said of it:
+        whether it does is seen when it is run."""
+        if kept.digest in self._items:
+            return False
+        if not kept.behaviour or not self._names.issuperset(kept.features):
+            return True  # one that was kept for its coverage says nothing
+        size = self._sizes.get(kept.behaviour)
+        # Of a behaviour that nothing new distinguishes one stream is enough.
+        return size is not None and much_smaller(len(kept.stream), size)
 
     def credit(self, digests: Iterable[str], bred: int) -> None:
         """A batch that had these streams is done, and ``bred`` new ones came of it."""

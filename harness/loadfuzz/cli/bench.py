@@ -11,7 +11,7 @@ from rich.table import Table
 
 from loadfuzz.bench import fields, inspection, ram, tax, upkeep, workers
 from loadfuzz.bench.results import Figure
-from loadfuzz.cli import bench_bugs
+from loadfuzz.cli import bench_bugs, bench_scale
 
 RUN_EXECUTIONS: Final = 20_000
 UPKEEP_EXECUTIONS: Final = 60_000
@@ -27,6 +27,7 @@ def command() -> None:
 
 
 command.add_command(bench_bugs.command)
+command.add_command(bench_scale.command)
 
 
 @command.command()

@@ -102,7 +102,7 @@ class NativeEngine:
             old.stream, old.digest = stream, digest
         else:
             self._schedule.add(stream, digest, seen, ours=True)
-        self._session.added_entry(digest, len(stream), lineage.operators)
+        self._session.added_entry(digest, len(stream), lineage.operators, seen)
 
     def _take_in(self) -> str:
         """Run and take in what is in the corpus and was not seen before."""

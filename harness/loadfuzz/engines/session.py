@@ -180,11 +180,20 @@ class Session:
         """Tell the totals."""
         self.emit(self.tally.progress(self.batch.worker, self.corpus_size))
 
-    def added_entry(self, digest: str, size: int, operators: tuple[str, ...]) -> None:
+    def added_entry(
+        self, digest: str, size: int, operators: tuple[str, ...], seen: Observation | None = None
+    ) -> None:
         """An entry was added to the corpus."""
         self.added.append(digest)
         self.corpus_size += 1
-        self.emit(CorpusAdded(self.batch.worker, digest, size, self.tally.executions, operators))
+        features: tuple[str, ...] = ()
+        behaviour = ""
+        if seen is not None:
+            features = self.novelty.names(seen.fresh)
+            behaviour = self.novelty.behaviour(seen.features)
+        self.emit(CorpusAdded(
+            self.batch.worker, digest, size, self.tally.executions, operators, features, behaviour
+        ))  # fmt: skip
 
     def result(self, reason: str) -> BatchResult:
         """What it all came to."""

@@ -11,6 +11,7 @@ input is worth keeping.
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, TypeAlias
 
 from loadfuzz.execution import Execution, ExitKind
@@ -72,6 +73,7 @@ class Novelty:
     __slots__ = (
         "_devices",
         "_events",
+        "_names",
         "_numbers",
         "_parts",
         "_places",
@@ -83,6 +85,7 @@ class Novelty:
 
     def __init__(self) -> None:
         self.hits: list[int] = []
+        self._names: list[str] = []
         self._numbers: dict[tuple[object, ...], int] = {}
         self._events: dict[tuple[str, ...], Features] = {}
         self._devices: set[str] = set()
@@ -108,6 +111,14 @@ class Novelty:
         telling = any(feature not in self._variations for feature in fresh)
         return Observation(features, fresh, telling, execution.kind is ExitKind.ACCEPTED)
 
+    def names(self, features: Features) -> tuple[str, ...]:
+        """Names of features that are the same in every process that shows them."""
+        return tuple(self._names[feature] for feature in features)
+
+    def behaviour(self, features: Features) -> str:
+        """Name of all these features together."""
+        return _name_of(sorted(self.names(features)))
+
     def rarity(self, features: Features) -> int:
         """Executions that showed the rarest of ``features``."""
         hits = self.hits
@@ -118,6 +129,7 @@ class Novelty:
         if number is None and len(self.hits) < FEATURES_MAX:
             number = self._numbers[feature] = len(self.hits)
             self.hits.append(0)
+            self._names.append(_name_of(feature))
         return number
 
     def _events_of(self, execution: Execution) -> Features:
@@ -196,6 +208,10 @@ class Novelty:
                     known.add(name)
             place = f"{place}/{name if inside else '?'}" if at else name if inside else "?"
         return place
+
+
+def _name_of(thing: object) -> str:
+    return sha256(repr(thing).encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
 _PARTS: Final = frozenset({"header", "configuration", "command", "vmdesc"})
