@@ -8,7 +8,6 @@ import pytest
 
 from loadfuzz.bench.scale.model import Costs, rates_of_growth, simulate
 from loadfuzz.testing.installed import Installed
-from loadfuzz.testing.scripted import SEEDS_VARIABLE
 
 FREE = Costs(100.0, 0.0, 10.0, 0.0, 0.0, 1000.0, 100.0, 5)
 RARE = 1e-6
@@ -58,9 +57,8 @@ def test_behaviours_get_rarer_as_the_corpus_grew_slower() -> None:
 def test_a_real_campaign_is_enough_to_simulate_from(tmp_path: Path) -> None:
     installed = Installed.within(tmp_path)
     made = installed.run(
-        "run", "scripted", "--engine", "native", "--time", "12s", "--out", "sample", "--workers",
-        "1", **{SEEDS_VARIABLE: "QEVMXabc,QEVMabc"},
-    )  # fmt: skip
+        "run", "planted", "--engine", "native", "--time", "15s", "--out", "sample", "--workers", "1"
+    )
     assert made.returncode == 1, made.stderr
     done = installed.run("bench", "scale", "sample", "--workers", "1,10", "--json")
     assert done.returncode == 0, done.stderr
@@ -72,6 +70,10 @@ def test_a_real_campaign_is_enough_to_simulate_from(tmp_path: Path) -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
     wrong = installed.run("bench", "scale", "sample", "--workers", "0")
     assert wrong.returncode == 2
+    installed.run("run", "scripted", "--engine", "native", "--execs", "30", "--out", "short")
+    short = installed.run("bench", "scale", "short")
+    assert short.returncode == 2
+    assert "tells too little" in short.stderr
     nothing = installed.run("bench", "scale", "nowhere")
     assert nothing.returncode == 2
     assert "no folder of a campaign" in nothing.stderr

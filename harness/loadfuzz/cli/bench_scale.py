@@ -118,6 +118,7 @@ def _print_json(outcomes: "list[Outcome]") -> None:
             Figure(f"{name}-moved", at.bytes_per_s, "bytes/s", 0.0, 0.0),
             Figure(f"{name}-duplicates", at.duplicates, "of what is sent", 1.0, at.duplicates),
             Figure(f"{name}-idle", at.idle, "of the workers' time", 1.0, at.idle),
+            Figure(f"{name}-behind", at.behind_s, "s", 1.0, at.behind_s),
             Figure(
                 f"{name}-all-found", at.seconds_all, "s", at.seconds_all * at.speed_up, at.speed_up
             ),
@@ -130,17 +131,21 @@ def _print_table(outcomes: "list[Outcome]") -> None:
     from rich.table import Table
 
     table = Table(box=None)
-    for name in ("workers", "supervisor", "moved", "twice", "idle", "half", "all", "speed-up"):
+    for name in (
+        "workers", "supervisor", "moved", "twice", "idle", "behind", "half", "all", "speed-up",
+    ):  # fmt: skip
         table.add_column(name, justify="right", no_wrap=True)
     for at in outcomes:
         table.add_row(
             f"{at.workers:,}", f"{100 * at.supervisor:.1f} %", f"{at.bytes_per_s / 1e3:,.0f} kB/s",
-            f"{100 * at.duplicates:.0f} %", f"{100 * at.idle:.0f} %", f"{at.seconds_half:,.0f} s",
+            f"{100 * at.duplicates:.0f} %", f"{100 * at.idle:.0f} %", f"{at.behind_s:,.0f} s",
+            f"{at.seconds_half:,.0f} s",
             f"{at.seconds_all:,.0f} s", f"{at.speed_up:.1f} x",
         )  # fmt: skip
     console = Console()
     console.print(table)
     console.print(
         "\nsupervisor: of one core, with the admission; twice: streams that another batch had "
-        "sent;\nidle: workers waiting for it; half, all: findings of the sample that are found"
+        "sent;\nidle: workers waiting; behind: the admission, at most; half, all: findings of "
+        "the\nsample that are found"
     )

@@ -64,10 +64,11 @@ def measure(campaign: Path, batch_s: float) -> Measured:
     seeds = _number(stats.get("loadfuzz_seeds", ""))
     seconds, executions = _number(stats.get("run_time", "")), _number(stats.get("execs_done", ""))
     growth = _growth(campaign, seeds)
-    if len(growth) < 2 or not seconds or not executions:
+    manifests = [read_manifest(path) for path in finding_folders(campaign / "findings")]
+    if not manifests or len(growth) < 2 or not seconds or not executions:
         raise UsageError(
-            f"{campaign} tells too little; run a campaign of a minute or more: loadfuzz run "
-            f"{settings.target} --engine native --time 60s --out NEW"
+            f"{campaign} tells too little; run a campaign of a minute or more of a target that has "
+            f"findings: loadfuzz run planted --engine native --time 60s --out NEW"
         )
     digests = list(Corpus(campaign / "corpus").digests())
     streams = [Corpus(campaign / "corpus").read(digest) for digest in digests[:ENTRIES_MAX]]
@@ -75,7 +76,6 @@ def measure(campaign: Path, batch_s: float) -> Measured:
     parcel = _parcel(settings.target, some, None, 1)
     packed = codec.encode(parcel)
     mean = sum(map(len, streams)) / len(streams)
-    manifests = [read_manifest(path) for path in finding_folders(campaign / "findings")]
     return Measured(
         target=settings.target,
         costs=Costs(

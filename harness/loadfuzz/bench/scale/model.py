@@ -4,9 +4,10 @@ What is simulated.  ``workers`` machines do batches of so many seconds.  The cor
 *behaviours*, each found by one execution in so many; those of the measured campaign tell how
 many executions (:func:`rates_of_growth`).  A batch knows what was known when it began.  What
 two batches of one generation find is sent twice and kept once: of streams that claim the
-same behaviour only the first is run by the one process that admits.  Each batch costs the supervisor its packing and
-unpacking; when both together take longer than a generation lasts, batches wait.  Bugs are
-found like behaviours, each at the rate at which the measured campaign found it.
+same behaviour only the first is run by the one process that admits.  Each batch costs the
+supervisor its packing and unpacking, for which workers wait; for the admission they do not,
+so it may fall behind.  Bugs are found like behaviours, each at the rate at which the measured
+campaign found it.
 
 Expected values are computed, not samples, so two runs give the same numbers.
 
@@ -16,13 +17,14 @@ are), that new behaviours make further ones reachable (so they look better), and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, inf, log
 from typing import Final
 
 DETECTED: Final = 0.5
 """A bug counts as found once it is found with this probability."""
 GENERATIONS_MAX: Final = 10_000
 """A simulation ends after so many, whatever is left to be found."""
+_NOTHING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Outcome:
         bytes_per_s: sent and received.
         duplicates: share of what came back that another batch had sent already.
         idle: share of the workers' time in which they wait for the supervisor.
+        behind_s: seconds that the admission is behind at most.
         seconds_half: seconds to find half of all bugs.
         seconds_all: seconds to find each bug, with the probability :data:`DETECTED`;
             infinite where the simulation ended before.
@@ -71,6 +74,7 @@ class Outcome:
     bytes_per_s: float
     duplicates: float
     idle: float
+    behind_s: float
     seconds_half: float
     seconds_all: float
     speed_up: float
@@ -124,35 +128,42 @@ def simulate(
     """
     unknown = [1.0] * len(behaviours)
     missing = [1.0] * len(bugs)
-    found_at = [float("inf")] * len(bugs)
+    found_at = [inf] * len(bugs)
     executions = costs.rate * costs.batch_s
-    clock = busy = moved = received = fresh = waited = 0.0
+    clock = busy = moved = received = fresh = waited = queue = behind = 0.0
     for _ in range(GENERATIONS_MAX):
         came = new = 0.0
         for index, rate in enumerate(behaviours):
             left = unknown[index]
-            if left < 1e-9:
+            if left < _NOTHING:
                 continue
             one = 1.0 - exp(-rate * executions)
             everyone = 1.0 - exp(-rate * executions * workers)
             came += left * one * workers
             new += left * everyone
             unknown[index] = left * (1.0 - everyone)
-        work_s = workers * costs.pack_s + new * costs.admit_s
         generation_s = costs.start_s + costs.batch_s
-        # One process admits: what it does not get done keeps the next generation waiting.
-        lasted_s = max(generation_s, work_s)
+        # A worker waits for its next batch to be packed, not for what it sent to be admitted.
+        lasted_s = max(generation_s, workers * costs.pack_s)
         waited += (lasted_s - generation_s) * workers
+        queue += new * costs.admit_s
+        done_s = min(queue, lasted_s)
+        queue -= done_s
+        behind = max(behind, queue)
+        for index, rate in enumerate(bugs):
+            if found_at[index] == inf:
+                # Findings are sent while the batch goes on.
+                together = rate * costs.rate * workers
+                needs_s = log(missing[index] / (1.0 - DETECTED)) / together
+                if needs_s <= costs.batch_s:
+                    found_at[index] = clock + costs.start_s + needs_s
+                missing[index] *= exp(-together * costs.batch_s)
         clock += lasted_s
-        busy += work_s
+        busy += workers * costs.pack_s + done_s
         moved += workers * costs.batch_bytes + came * costs.stream_bytes
         received += came
         fresh += new
-        for index, rate in enumerate(bugs):
-            missing[index] *= exp(-rate * executions * workers)
-            if missing[index] <= 1.0 - DETECTED:
-                found_at[index] = min(found_at[index], clock)
-        if clock >= horizon_s and all(at < float("inf") for at in found_at):
+        if clock >= horizon_s and inf not in found_at:
             break
     in_order = sorted(found_at)
     return Outcome(
@@ -161,6 +172,7 @@ def simulate(
         bytes_per_s=moved / clock,
         duplicates=1.0 - fresh / received if received else 0.0,
         idle=waited / (clock * workers),
+        behind_s=behind,
         seconds_half=in_order[(len(in_order) - 1) // 2],
         seconds_all=in_order[-1],
         speed_up=1.0,
