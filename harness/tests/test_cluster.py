@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,7 +132,7 @@ def test_a_batch_whose_machine_is_killed_is_done_again(installed: Installed) -> 
     assert value["findings"]
     assert value["executions"] > 0
     ledger = json.loads((installed.folder / "mine" / "stats" / "cluster.json").read_text())
-    assert ledger["lost"] == 0
+    assert ledger["lost"] == 0, (value["warnings"], err)
     assert ledger["batches"] >= 2
 
 
@@ -158,6 +160,56 @@ def test_when_the_supervisor_is_killed_its_cluster_ends_too(installed: Installed
         wait_for(installed.folder.parent, "loadfuzz.campaign.parcel_worker")
         process.kill()
         process.communicate(timeout=30)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_ends_a_cluster_run_with_words(installed: Installed) -> None:
+    disk = installed.folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
+    try:
+        with none_left(installed.folder.parent):
+            done = installed.run(
+                "run", "planted", "--engine", "native", "--cluster", "local", "--workers", "2",
+                "--out", str(disk / "mine"), "--time", "90s", "--no-live",
+            )  # fmt: skip
+        assert done.returncode == 3, done.stderr
+        assert "No space left on device" in done.stderr
+        assert "make room" in done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_ctrl_c_ends_the_wait_for_a_scheduler(installed: Installed) -> None:
+    # It takes connections, and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        process = installed.start(
+            "run", "scripted", "--engine", "native", "--cluster", address, "--out", "mine"
+        )
+        silent.settimeout(WAIT_S)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+
+
+def test_a_scheduler_that_goes_away_is_said(installed: Installed) -> None:
+    with none_left(installed.folder.parent):
+        process = installed.start(*CLUSTER, "--time", "10m")
+        wait_for(installed.folder.parent, "loadfuzz.campaign.parcel_worker")
+        wait_for(installed.folder.parent, "distributed.cli.dask_scheduler").kill()
+        _, err = process.communicate(timeout=110)
+    assert process.returncode == 3, err
+    assert "scheduler" in err
+    assert "file system" not in err
 
 
 def test_a_scheduler_that_is_not_there_is_an_error_of_use(installed: Installed) -> None:
@@ -226,7 +278,9 @@ def test_a_stream_is_judged_once_a_batch_with_it_is_done() -> None:
     stock.add(child, judged=True)
     digests = [seed.digest, child.digest]
     assert stock.outsiders(digests) == (seed.digest,)
-    stock.credit([seed.digest], 3)
+    stock.credit([seed.digest], 3, judged=False)
+    assert stock.outsiders(digests) == (seed.digest,)
+    stock.credit([seed.digest], 3, judged=True)
     assert stock.outsiders(digests) == ()
 
 
@@ -289,6 +343,42 @@ def test_a_stream_that_ends_the_process_is_not_admitted_and_the_next_one_is_aske
     assert refused.worth
 
 
+def test_a_process_that_died_between_two_questions_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(tmp_path, monkeypatch)
+    folder = campaign(tmp_path, b"QEVM")
+
+    async def ask() -> Answer | None:
+        async with Admission("scripted", folder.path, 2.0, lambda answer: None) as admission:
+            [process] = [p for p in psutil.Process().children() if "admit" in str(p.cmdline())]
+            process.kill()
+            psutil.wait_procs([process], timeout=WAIT_S)
+            return await admission.admit(b"QEVMR")
+
+    refused = asyncio.run(ask())
+    assert refused is not None
+    assert refused.worth
+
+
+def test_a_stream_of_the_corpus_that_ends_the_process_is_left_to_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(tmp_path, monkeypatch)
+    folder = campaign(tmp_path, b"QEVM", b"QEVMK", b"QEVMR")
+    known: list[Answer] = []
+
+    async def ask() -> Answer | None:
+        async with Admission("scripted", folder.path, 2.0, known.append) as admission:
+            return await admission.admit(b"QEVMX")
+
+    assert asyncio.run(ask()) is not None
+    shown = {item.digest: item.features for item in known}
+    assert set(shown) == set(map(digest_of, (b"QEVM", b"QEVMK", b"QEVMR")))
+    assert shown[digest_of(b"QEVMK")] == ()
+    assert shown[digest_of(b"QEVM")] != ()
+
+
 def test_a_target_that_cannot_be_had_is_said(tmp_path: Path) -> None:
     folder = campaign(tmp_path, b"QEVM")
 
@@ -296,8 +386,13 @@ def test_a_target_that_cannot_be_had_is_said(tmp_path: Path) -> None:
         async with Admission("no-such-target", folder.path, 2.0, lambda answer: None):
             pass
 
-    with pytest.raises(InfraError, match="no-such-target"):
+    with pytest.raises(ExceptionGroup) as raised:
         asyncio.run(ask())
+    told = raised.value.subgroup(InfraError)
+    assert told is not None
+    assert "no target 'no-such-target'" in str(told.exceptions[0])
+    assert not (folder.path / INCOMING).exists()
+    assert not (folder.path / "admit.json").exists()
 
 
 # -- findings ---------------------------------------------------------------------------------
@@ -318,13 +413,13 @@ def test_a_finding_is_as_good_here_as_where_it_was_made(
     installed: Installed, found: dict[str, bytes]
 ) -> None:
     folder = campaign(installed.folder)
-    told = adopt_finding(folder, found, 5)
+    told = adopt_finding(folder, found, 5, "scripted")
     assert isinstance(told, FindingAnnounced)
     assert told.worker == 5
     done = installed.run("replay", str(folder.path / told.folder))
     assert done.returncode == 1, done.stderr
     assert str(folder.path / told.folder) in (folder.path / told.folder / "report.txt").read_text()
-    again = adopt_finding(folder, found, 6)
+    again = adopt_finding(folder, found, 6, "scripted")
     assert again == FindingRepeated(6, told.signature, 1)
 
 
@@ -334,7 +429,7 @@ def test_a_finding_with_strange_files_is_refused(
 ) -> None:
     folder = campaign(installed.folder)
     with pytest.raises(UsageError, match="has a file"):
-        adopt_finding(folder, {**found, name: b"x"}, 0)
+        adopt_finding(folder, {**found, name: b"x"}, 0, "scripted")
     assert list(folder.findings.iterdir()) == []
 
 
@@ -343,9 +438,11 @@ def test_a_finding_whose_input_was_torn_on_the_way_is_refused(
 ) -> None:
     folder = campaign(installed.folder)
     with pytest.raises(UsageError, match="changed or torn"):
-        adopt_finding(folder, {**found, "input": found["input"][:-1]}, 0)
+        adopt_finding(folder, {**found, "input": found["input"][:-1]}, 0, "scripted")
     with pytest.raises(UsageError, match="no finding"):
-        adopt_finding(folder, {}, 0)
+        adopt_finding(folder, {}, 0, "scripted")
+    with pytest.raises(UsageError, match="of target"):
+        adopt_finding(folder, found, 0, "planted")
     assert list(folder.findings.iterdir()) == []
     assert Corpus(folder.corpus.folder).folder.is_dir()
     shutil.rmtree(folder.path)

@@ -4,9 +4,10 @@ believed before it was run here.
 
 import asyncio
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 import msgspec
 
 from loadfuzz import codec
-from loadfuzz.campaign.admit import Answer, Question, Request, first_of
+from loadfuzz.campaign.admit import Answer, Question, Request
 from loadfuzz.children import Child, spawn
 from loadfuzz.errors import InfraError
 from loadfuzz.inputs import digest_of
@@ -63,18 +64,22 @@ class Admission:
         self._heard: asyncio.Queue[Answer | None] = asyncio.Queue()
         self._turn = asyncio.Lock()
         self._deaths = 0
+        self._deadly: set[str] = set()
 
     async def __aenter__(self) -> "Admission":
         """Start the process and have it run the corpus.
 
         Raises:
-            InfraError: it cannot.
+            ExceptionGroup: with an InfraError, when it cannot.
             OSError: the folder cannot be written.
         """
-        self._incoming.mkdir(exist_ok=True)
-        await self._stack.enter_async_context(self._watches)
-        await self._stack.enter_async_context(self._process)
-        await self._start()
+        async with AsyncExitStack() as stack:
+            self._incoming.mkdir(exist_ok=True)
+            stack.callback(self._clean_up)
+            await stack.enter_async_context(self._watches)
+            await stack.enter_async_context(self._process)
+            await self._start()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -85,10 +90,15 @@ class Admission:
     ) -> None:
         """End the process."""
         await self._stack.aclose()
+
+    def _clean_up(self) -> None:
         (self._campaign / _REQUEST).unlink(missing_ok=True)
-        for path in self._incoming.iterdir():
-            path.unlink(missing_ok=True)
-        self._incoming.rmdir()
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    @property
+    def given_up(self) -> bool:
+        """So many streams have ended the process that no more are run."""
+        return self._deaths > DEATHS_MAX
 
     async def admit(self, stream: bytes) -> Answer | None:
         """What a stream shows here; ``None`` when it ends the process or keeps it busy.
@@ -100,7 +110,7 @@ class Admission:
             OSError: the disk is full, for example.
         """
         async with self._turn:
-            if self._deaths > DEATHS_MAX:
+            if self.given_up:
                 return None
             digest = digest_of(stream)
             Corpus(self._incoming).add(stream)
@@ -113,21 +123,38 @@ class Admission:
                 (self._incoming / digest).unlink(missing_ok=True)
 
     async def _ask(self, digest: str) -> Answer | None:
-        if self._child is None:
+        question = msgspec.json.encode(Question(digest)) + b"\n"
+        try:
+            if self._child is None:
+                await self._start()
+            assert self._child is not None, "started above"
+            self._child.send(question)
+        except InfraError:
+            # It has died since the last answer, which is not this stream's fault.
+            await self._forget_child()
             await self._start()
-        assert self._child is not None, "started above"
-        self._child.send(msgspec.json.encode(Question(digest)) + b"\n")
+            assert self._child is not None, "started above"
+            self._child.send(question)
         answer = await self._answer()
+        if answer is not None and answer.digest != digest:
+            raise InfraError(f"asked about {digest}, and {answer.digest} was answered")
         if answer is None:
             self._deaths += 1
-            self._child = None
-            await self._process.aclose()
+            await self._forget_child()
         return answer
+
+    async def _forget_child(self) -> None:
+        self._child = None
+        await self._process.aclose()
 
     async def _start(self) -> None:
         """Start the process and have it run the corpus, but for what ends it."""
+        first = tuple(Corpus(self._campaign / "corpus").digests())
+        self._request = dataclasses.replace(
+            self._request, first=tuple(digest for digest in first if digest not in self._deadly)
+        )
         while not await self._prime():
-            if len(self._request.skip) > DEATHS_MAX:
+            if len(self._deadly) > DEATHS_MAX:
                 raise InfraError(
                     f"more than {DEATHS_MAX} streams of the corpus end the process that runs them"
                 )
@@ -136,8 +163,7 @@ class Admission:
         """One try; when it fails, the next one leaves out what it failed at."""
         path = self._campaign / _REQUEST
         write_atomic(path, codec.encode(self._request), durable=False)
-        corpus = Corpus(self._campaign / "corpus")
-        waiting = first_of(corpus, self._request.skip)
+        waiting = list(reversed(self._request.first))
         self._heard = asyncio.Queue()
         spawned = spawn([*self._command, str(path)], self._hear, feed=True)
         self._child = await self._process.enter_async_context(spawned)
@@ -145,15 +171,22 @@ class Admission:
         while (answer := await self._answer()) is not None:
             if not answer.digest:
                 return True
-            waiting.remove(answer.digest)
-            self._known(answer)
-        self._child = None
-        await self._process.aclose()
+            if not waiting or waiting.pop() != answer.digest:
+                raise InfraError(f"{answer.digest} was answered, and not asked about")
+            if answer.size:
+                self._known(answer)
+        await self._forget_child()
         if not waiting:
             raise InfraError("the process that runs what workers send ended before it was asked")
         # Workers are to meet it all the same: it is a finding.
-        self._known(Answer(waiting[0], len(corpus.read(waiting[0]))))
-        self._request = dataclasses.replace(self._request, skip=(*self._request.skip, waiting[0]))
+        deadly = waiting[-1]
+        self._deadly.add(deadly)
+        with suppress(FileNotFoundError):
+            size = (self._campaign / "corpus" / deadly).stat().st_size
+            self._known(Answer(deadly, size))
+        self._request = dataclasses.replace(
+            self._request, first=tuple(name for name in self._request.first if name != deadly)
+        )
         return False
 
     async def _watch(self, child: Child, heard: asyncio.Queue[Answer | None]) -> None:

@@ -23,7 +23,7 @@ from loadfuzz.exitcodes import ExitCode
 from loadfuzz.feedback.novelty import Features, Novelty
 from loadfuzz.inputs import Input
 from loadfuzz.plugins import load_target
-from loadfuzz.storage import Corpus
+from loadfuzz.storage import Corpus, CorruptEntryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class Request:
         corpus: folder of the corpus.
         incoming: folder of the streams that are asked about, each named by its digest.
         load_timeout_s: CPU seconds after which a load counts as a hang.
-        skip: digests of streams of the corpus that are not to be run.
+        first: digests of streams of the corpus that are run before any question.
     """
 
     target: str
     corpus: str
     incoming: str
     load_timeout_s: float = LOAD_TIMEOUT_S
-    skip: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         digest: of the stream; "" in the answer that says that the process is ready.
-        size: of the stream, in bytes.
+        size: of the stream, in bytes; 0 when it is not there any more.
         features: as numbers that this process has given them.
         names: of the features, the same in every process.
         behaviour: name of all of them together, too.
@@ -102,13 +102,8 @@ class _Judge:
         )  # fmt: skip
 
 
-def first_of(corpus: Corpus, skip: tuple[str, ...]) -> list[str]:
-    """The streams that are run before any question, in this order."""
-    return [digest for digest in corpus.digests() if digest not in skip]
-
-
 def answers(request: Request, questions: Iterator[bytes]) -> Iterator[Answer]:
-    """What the streams of the corpus show, an empty answer, and one answer to each question.
+    """What the first streams show, an empty answer, and one answer to each question.
 
     Raises:
         LoadfuzzError: the target cannot be had.
@@ -117,8 +112,11 @@ def answers(request: Request, questions: Iterator[bytes]) -> Iterator[Answer]:
     corpus, incoming = Corpus(Path(request.corpus)), Corpus(Path(request.incoming))
     with Watchdog(request.load_timeout_s) as watchdog:
         judge = _Judge(InProcessExecutor(load_target(request.target), watchdog))
-        for digest in first_of(corpus, request.skip):
-            yield judge.look(digest, corpus.read(digest))
+        for digest in request.first:
+            try:
+                yield judge.look(digest, corpus.read(digest))
+            except (FileNotFoundError, CorruptEntryError):
+                yield Answer(digest)  # another shard has taken it out
         yield Answer("")
         for line in questions:
             digest = msgspec.json.decode(line, type=Question).digest

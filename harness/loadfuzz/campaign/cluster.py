@@ -29,14 +29,18 @@ from loadfuzz.campaign.crew import DEADLINE_GRACE_S, Course
 from loadfuzz.campaign.dask_client import ParcelLostError, Scheduler
 from loadfuzz.campaign.incoming import adopt_finding
 from loadfuzz.campaign.local_cluster import local_cluster
-from loadfuzz.campaign.parcel import Finished, Found, Parcel, Told, decode_message
+from loadfuzz.campaign.parcel import Finished, Found, Kept, Parcel, Told, decode_message
 from loadfuzz.campaign.preparation import Prepared
 from loadfuzz.campaign.settings import SEED_BITS
 from loadfuzz.campaign.stock import Stock
+from loadfuzz.engines.last_input import NAME as LAST_INPUT
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.fitting import split
+from loadfuzz.oracles.no_hang import NAME as NO_HANG
+from loadfuzz.repro.folder import read_finding
+from loadfuzz.repro.replay import replay
 from loadfuzz.rng import Rng
-from loadfuzz.storage import Outsiders, write_atomic
+from loadfuzz.storage import CorruptEntryError, Outsiders, write_atomic
 
 LOCAL: Final = "local"
 """In place of an address: have a cluster of our own on this machine."""
@@ -55,6 +59,14 @@ LANES_MAX: Final = 1000
 """Batches under way at a time; one process admits all that they send."""
 LOST_MAX: Final = 20
 """Batches in a row that come to nothing, after which the cluster is given up."""
+ALONE_MAX_S: Final = 600.0
+"""Longest time without any worker; queues of batch systems take minutes."""
+FINDINGS_MAX: Final = 10_000
+"""Findings of one campaign; a worker that names each alarm otherwise must not fill the disk."""
+WARNINGS_MAX: Final = 100
+"""Warnings that are passed on; more tell no more."""
+CONFIRM_S: Final = 30.0
+"""Time to see whether a finding happens here, too."""
 STATS: Final = "cluster.json"
 """In the campaign's ``stats``: what the cluster cost."""
 
@@ -127,6 +139,12 @@ class ClusterCrew:
         self._numbers = 0
         self._given = 0
         self._lost_in_a_row = 0
+        self._warnings = 0
+        self._alone_since: float | None = None
+        self._failure: Exception | None = None
+        self._unconfirmed: list[events.FindingAnnounced] = []
+        self._confirming = False
+        self._confirmed: set[str] = set()
         self._patience: asyncio.Timeout | None = None
         self._back = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -134,15 +152,20 @@ class ClusterCrew:
 
     async def __aenter__(self) -> int:
         """Find the scheduler, and wait for a first worker."""
-        async with AsyncExitStack() as stack:
-            address, workers = self._address, self._course.settings.workers
-            if address == LOCAL:
-                address = await stack.enter_async_context(local_cluster(workers))
-            self._scheduler = await stack.enter_async_context(
-                Scheduler(address, f"loadfuzz-{token_hex(6)}", self._hear)
-            )
-            lanes = await self._count_lanes()
-            self._stack = stack.pop_all()
+        try:
+            async with asyncio.timeout(None) as self._patience, AsyncExitStack() as stack:
+                address, workers = self._address, self._course.settings.workers
+                if address == LOCAL:
+                    address = await stack.enter_async_context(local_cluster(workers))
+                self._scheduler = await stack.enter_async_context(
+                    Scheduler(address, f"loadfuzz-{token_hex(6)}", self._hear)
+                )
+                lanes = await self._count_lanes()
+                self._stack = stack.pop_all()
+        except TimeoutError:
+            return 0  # somebody wants to stop
+        finally:
+            self._patience = None
         return max(lanes, workers) if self._address == LOCAL else lanes
 
     async def __aexit__(
@@ -156,6 +179,8 @@ class ClusterCrew:
 
     async def work(self, prepared: Prepared) -> None:
         """See :meth:`loadfuzz.campaign.crew.Crew.work`."""
+        if self._course.stopping:
+            return
         folder, settings = self._course.folder, self._course.settings
         outsiders = Outsiders(folder.path).read()
 
@@ -164,12 +189,17 @@ class ClusterCrew:
             self._stock.add(answer, judged=inside)
 
         admission = Admission(prepared.target, folder.path, settings.load_timeout_s, known)
+        for path in folder.path.glob("worker-*"):
+            # What workers of this machine did is counted; lanes have no such files.
+            (path / LAST_INPUT).unlink(missing_ok=True)
         try:
-            async with admission:
+            # Also while the corpus is run, which may take a while.
+            async with asyncio.timeout(None) as self._patience, admission:
                 self._course.begin()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None) as self._patience:
-                        await self._run(prepared, admission)
+                await self._run(prepared, admission)
+        except TimeoutError:
+            if not self._stopped.is_set():
+                raise
         finally:
             self._patience = None
             write_atomic(
@@ -198,8 +228,14 @@ class ClusterCrew:
         """Keep every thread of the cluster busy until the budget is used up."""
         async with asyncio.TaskGroup() as batches:
             timer = batches.create_task(self._end_in_time())
-            while self._trips or self._merging or not self._over():
+            while self._trips or self._merging or self._awaits_confirmation() or not self._over():
+                if self._failure is not None:
+                    raise self._failure
                 lanes = await self._count_lanes()
+                self._see_that_there_are_workers(lanes)
+                if self._unconfirmed and not self._confirming:
+                    self._confirming = True
+                    batches.create_task(self._confirm(self._unconfirmed.pop(0)))
                 while len(self._trips) < lanes and (trip := self._next_trip()) is not None:
                     batches.create_task(self._travel(trip, prepared, admission))
                 self.ledger.lanes = max(self.ledger.lanes, len(self._trips))
@@ -208,6 +244,58 @@ class ClusterCrew:
                     async with asyncio.timeout(LOOK_S):
                         await self._back.wait()
             timer.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def _see_that_there_are_workers(self, lanes: int) -> None:
+        """Say so when nobody works, and give up after a while.
+
+        Raises:
+            InfraError: it has been a while.
+        """
+        now = asyncio.get_running_loop().time()
+        if lanes:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+            self._warn("the cluster has no workers any more; waiting for some to come")
+        elif now - self._alone_since > ALONE_MAX_S:
+            raise InfraError(
+                f"the cluster has had no workers for {ALONE_MAX_S:.0f} s; start some and run it "
+                "again. Findings so far are kept"
+            )
+
+    def _awaits_confirmation(self) -> bool:
+        return bool(self._unconfirmed or self._confirming) and not self._stopped.is_set()
+
+    def _warn(self, text: str) -> None:
+        self._warnings += 1
+        if self._warnings <= WARNINGS_MAX:
+            self._tell(events.MachineryWarning(text))
+
+    async def _confirm(self, announced: events.FindingAnnounced) -> None:
+        """See whether what a worker sent happens here, too."""
+        try:
+            finding = read_finding(self._course.folder.path / announced.folder)
+            async with asyncio.timeout(CONFIRM_S):
+                replayed = await replay(
+                    finding.target, finding.input, 1, wanted=finding.violation,
+                    load_timeout_s=finding.load_timeout_s,
+                )  # fmt: skip
+            shown = bool(replayed.reproduced)
+        except TimeoutError:
+            shown = finding.violation.oracle == NO_HANG
+        except UsageError:
+            shown = False
+        finally:
+            self._confirming = False
+            self._back.set()
+        if shown:
+            self._confirmed.add(announced.signature)
+        else:
+            self._warn(
+                f"{announced.folder} was sent by the cluster and does not happen here; it is kept"
+            )
 
     async def _end_in_time(self) -> None:
         """Have batches stop when the time is up, or when somebody says so."""
@@ -255,17 +343,15 @@ class ClusterCrew:
         return trip
 
     def _parcel(self, trip: _Trip, prepared: Prepared) -> bytes:
-        settings, corpus = self._course.settings, self._course.folder.corpus
-        seconds = None
-        if settings.executions is None:
-            generation = trip.number // max(self.ledger.lanes, 1)
-            # The exponent is bounded: past some twenty it is all the same.
-            grown = BATCH_MIN_S * BATCH_GROWTH ** min(generation, 20)
-            seconds = min(grown, BATCH_MAX_S, self._seconds_left())
-        elif self._course.deadline is not None:
-            seconds = max(self._seconds_left(), REST_MIN_S)
+        settings = self._course.settings
+        generation = trip.number // max(self.ledger.lanes, 1)
+        # The exponent is bounded: past some twenty it is all the same.
+        grown = BATCH_MIN_S * BATCH_GROWTH ** min(generation, 20)
+        seconds = max(min(grown, BATCH_MAX_S, self._seconds_left()), REST_MIN_S)
         name, machine = split(prepared.target)
-        known = (*settings.ignore, *self._course.totals.findings)
+        # What was not seen here may mask what is there: workers go on looking for it.
+        known = (*settings.ignore, *self._course.totals.known, *self._confirmed)
+        streams = self._read(trip)
         return codec.encode(
             Parcel(
                 number=trip.number,
@@ -284,10 +370,21 @@ class ClusterCrew:
                 ),
                 engine=prepared.engine,
                 machine=Path(machine).read_bytes() if machine else b"",
-                streams=tuple(corpus.read(digest) for digest in trip.streams),
+                streams=streams,
                 outsiders=self._stock.outsiders(trip.streams),
             )
         )
+
+    def _read(self, trip: _Trip) -> tuple[bytes, ...]:
+        """The streams of a batch, but for those that another shard has taken out."""
+        corpus = self._course.folder.corpus
+        streams: list[bytes] = []
+        for digest in list(trip.streams):
+            try:
+                streams.append(corpus.read(digest))
+            except (FileNotFoundError, CorruptEntryError):
+                trip.streams.remove(digest)
+        return tuple(streams)
 
     async def _travel(self, trip: _Trip, prepared: Prepared, admission: Admission) -> None:
         """Have one batch done, and take in what it brings."""
@@ -296,17 +393,21 @@ class ClusterCrew:
         ledger.bytes_out += len(parcel)
         self._tell(events.WorkerStarted(lane.index, 0))
         lane.told = 0
-        problem = ""
-        finished = Finished((), "nothing came back")
+        problem = "nothing came back"
+        judged = False
+        brought: list[Kept] = []
         try:
             data = await self._scheduler.do(trip.number, parcel)
             ledger.batches += 1
             ledger.bytes_in += len(data)
-            match decode_message(data):
-                case Finished() as finished:
-                    problem = finished.problem
-                case _:
-                    problem = f"batch {trip.number} came back unfinished"
+            for line in data.splitlines():
+                match decode_message(line):
+                    case Kept() as kept:
+                        brought.append(kept)
+                    case Finished(judged=judged, problem=problem):
+                        pass
+                    case _:
+                        problem = f"batch {trip.number} came back as something else"
         except ParcelLostError as error:
             problem = str(error)
         except msgspec.DecodeError as error:
@@ -314,12 +415,14 @@ class ClusterCrew:
         finally:
             # From here on the next batch can be under way.
             del self._trips[trip.number]
+            # What it was given and has not used, others may.
+            self._given -= max(trip.executions - lane.told, 0)
             self._tell(events.WorkerEnded(lane.index, lane.told, "budget", restarted=False))
             self._free.append(lane)
             self._back.set()
         self._merging += 1
         try:
-            await self._take_in(trip, finished, admission)
+            await self._take_in(trip, brought, admission, judged=judged)
         finally:
             self._merging -= 1
             self._back.set()
@@ -336,13 +439,15 @@ class ClusterCrew:
             return
         self.ledger.lost += 1
         self._lost_in_a_row += 1
-        self._tell(events.MachineryWarning(problem))
+        self._warn(problem)
         if self._lost_in_a_row >= LOST_MAX:
             raise InfraError(f"{LOST_MAX} batches in a row came to nothing, the last: {problem}")
 
-    async def _take_in(self, trip: _Trip, finished: Finished, admission: Admission) -> None:
+    async def _take_in(
+        self, trip: _Trip, brought: list[Kept], admission: Admission, *, judged: bool
+    ) -> None:
         bred = 0
-        for kept in finished.kept:
+        for kept in brought:
             self.ledger.received += 1
             if not self._stock.promising(kept):
                 self.ledger.duplicates += 1
@@ -356,17 +461,26 @@ class ClusterCrew:
             self._tell(events.CorpusAdded(
                 trip.lane.index, answer.digest, answer.size, trip.lane.told, kept.operators
             ))  # fmt: skip
-        if not finished.problem:
-            self._stock.credit(trip.streams, bred)
+        self._stock.credit(trip.streams, bred, judged=judged)
+        if admission.given_up:
+            self._warn("too many streams end the process that runs them here; no more are kept")
 
     def _hear(self, number: int, line: bytes) -> None:
-        """A message of a batch, which may have been given up meanwhile."""
+        """A message of a batch, which may have been given up meanwhile; called by Dask, which
+        would swallow an error."""
+        try:
+            self._handle(number, line)
+        except Exception as error:
+            self._failure = self._failure or error
+            self._back.set()
+
+    def _handle(self, number: int, line: bytes) -> None:
         trip = self._trips.get(number)
         self.ledger.bytes_in += len(line)
         try:
             message = decode_message(line)
         except msgspec.DecodeError as error:
-            self._tell(events.MachineryWarning(f"batch {number} sent what is no message: {error}"))
+            self._warn(f"batch {number} sent what is no message: {error}")
             return
         match message:
             case Told(event=told) if trip is not None:
@@ -395,14 +509,21 @@ class ClusterCrew:
                 ))  # fmt: skip
             case events.FindingRepeated():
                 self._tell(msgspec.structs.replace(event, worker=lane.index))
-            case events.MachineryWarning():
-                self._tell(event)
+            case events.MachineryWarning(text=text):
+                self._warn(text)
 
     def _hear_finding(self, number: int, lane: int, files: dict[str, bytes]) -> None:
         self.ledger.findings += 1
+        course = self._course
+        if len(course.totals.findings) >= FINDINGS_MAX:
+            self._warn(f"there are {FINDINGS_MAX} findings; further ones are not kept")
+            return
         try:
-            told = adopt_finding(self._course.folder, files, lane)
+            told = adopt_finding(course.folder, files, lane, course.settings.target)
         except UsageError as error:
-            self._tell(events.MachineryWarning(f"batch {number} sent no finding: {error}"))
+            self._warn(f"batch {number} sent no finding: {error}")
             return
         self._tell(told)
+        if isinstance(told, events.FindingAnnounced):
+            self._unconfirmed.append(told)
+            self._back.set()

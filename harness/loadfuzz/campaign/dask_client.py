@@ -91,19 +91,28 @@ class Scheduler:
         await _close(client)
 
     async def threads(self) -> int:
-        """Parcels that it can do at a time now."""
-        found: dict[str, int] = await self._connected().nthreads()  # type: ignore[no-untyped-call]
+        """Parcels that it can do at a time now.
+
+        Raises:
+            InfraError: it is gone.
+        """
+        try:
+            found: dict[str, int] = await self._connected().nthreads()  # type: ignore[no-untyped-call]
+        except (OSError, TimeoutError) as error:
+            raise InfraError(
+                f"the Dask scheduler at {self._address} is gone ({error}); findings so far are kept"
+            ) from error
         return sum(found.values())
 
     async def do(self, number: int, parcel: bytes) -> bytes:
-        """Have a parcel done, by another machine again when one is lost; returns its last
-        message.
+        """Have a parcel done, by another machine again when one is lost; returns what it
+        kept and its last message, one a line.
 
         Raises:
             ParcelLostError: it cannot be done.
         """
         future = self._connected().submit(
-            do_parcel, self._campaign, number, parcel,
+            do_parcel, self._campaign, __version__, number, parcel,
             key=f"{self._campaign}-{number}", pure=False,
         )  # fmt: skip
         try:

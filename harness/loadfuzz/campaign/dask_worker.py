@@ -25,6 +25,7 @@ PARCEL_MAX_S: Final = 900.0
 """Longest time of one parcel with all that belongs to it; batches are far shorter."""
 _TAIL: Final = 2000
 _FINISHED: Final = b'{"message":"finished"'
+_KEPT: Final = b'{"message":"kept"'
 
 
 class ParcelPlugin(WorkerPlugin):
@@ -57,14 +58,14 @@ class ParcelPlugin(WorkerPlugin):
             _signal(process, kill=kill)
 
     def work(self, number: int, parcel: bytes) -> bytes:
-        """Do a parcel; returns its last message.
+        """Do a parcel; returns what it kept and its last message, one a line.
 
         Args:
             number: of the parcel; goes with every message.
             parcel: encoded.
         """
         if self._stopped.is_set():
-            return encode_message(Finished((), ""))
+            return encode_message(Finished(False, ""))
         with (
             tempfile.TemporaryDirectory(
                 prefix="loadfuzz-", dir=self._worker.local_directory, ignore_cleanup_errors=True
@@ -87,27 +88,32 @@ class ParcelPlugin(WorkerPlugin):
             try:
                 if self._stopped.is_set():  # while it was being started
                     _signal(process, kill=False)
-                last = self._listen(number, process)
+                kept, last = self._listen(number, process)
             finally:
                 timer.cancel()
                 _signal(process, kill=True)
                 status = process.wait()
                 self._running.discard(process)
             if last:
-                return last
+                return b"".join([*kept, last])
             stderr.seek(0)
             said = stderr.read()[-_TAIL:].decode("utf-8", "replace").strip()
             problem = f"a batch ended early ({status}): {said or 'it said nothing'}"
-            return encode_message(Finished((), "" if self._stopped.is_set() else problem))
+            problem = "" if self._stopped.is_set() else problem
+            return b"".join([*kept, encode_message(Finished(False, problem))])
 
-    def _listen(self, number: int, process: subprocess.Popen[bytes]) -> bytes:
-        """Pass on what a process says; returns its last message."""
+    def _listen(self, number: int, process: subprocess.Popen[bytes]) -> tuple[list[bytes], bytes]:
+        """Pass on what a process says; returns what it kept, and its last message."""
+        kept: list[bytes] = []
         assert process.stdout is not None, "opened above"
         while line := process.stdout.readline(MESSAGE_SIZE_MAX):
             if line.startswith(_FINISHED):
-                return line
+                return kept, line
+            if line.startswith(_KEPT):
+                kept.append(line)
+                continue
             self._worker.log_event(self.name, {"number": number, "line": line})
-        return b""
+        return kept, b""
 
 
 def _signal(process: subprocess.Popen[bytes], *, kill: bool) -> None:
@@ -120,8 +126,14 @@ def _signal(process: subprocess.Popen[bytes], *, kill: bool) -> None:
             os.kill(process.pid, SIGTERM)
 
 
-def do_parcel(campaign: str, number: int, parcel: bytes) -> bytes:
-    """The task that Dask runs: see :meth:`ParcelPlugin.work`."""
+def do_parcel(campaign: str, version: str, number: int, parcel: bytes) -> bytes:
+    """The task that Dask runs: see :meth:`ParcelPlugin.work`.
+
+    Raises:
+        RuntimeError: this machine, which came later, has another loadfuzz.
+    """
+    if version != __version__:
+        raise RuntimeError(f"a worker has loadfuzz {__version__}, and not {version}")
     plugin = get_worker().plugins[campaign]
     assert isinstance(plugin, ParcelPlugin), "the campaign registered it"
     return plugin.work(number, parcel)

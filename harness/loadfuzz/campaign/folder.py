@@ -26,7 +26,15 @@ from typing import Final
 from loadfuzz import __version__, codec
 from loadfuzz.campaign.settings import Settings
 from loadfuzz.errors import InfraError, UsageError
-from loadfuzz.storage import Corpus, CorruptEntryError, FolderLock, explain, sweep, write_atomic
+from loadfuzz.storage import (
+    Corpus,
+    CorruptEntryError,
+    FolderLock,
+    explain,
+    is_unfinished,
+    sweep,
+    write_atomic,
+)
 from loadfuzz.wording import printable
 
 FORMAT_VERSION: Final = 1
@@ -224,7 +232,7 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
     try:
         made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
-        content = [path.name for path in out.iterdir() if path.name != "lock"]
+        content = [path.name for path in out.iterdir() if not _is_empty_part(path)]
     except (FileExistsError, NotADirectoryError):
         culprit = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), out)
         raise UsageError(f"--out {out}: {culprit} is a file; name a folder") from None
@@ -245,6 +253,16 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
         )
     _check_writable(out)
     return CampaignFolder(out.resolve(), out, resumed=False, made=made)
+
+
+def _is_empty_part(path: Path) -> bool:
+    """Whether it is what a campaign that was killed before it began has left: nothing is in
+    it."""
+    if path.name == "lock" or is_unfinished(path):
+        return True
+    if path.name not in {"corpus", "findings"}:
+        return False
+    return path.is_symlink() or (path.is_dir() and next(path.iterdir(), None) is None)
 
 
 def _make_numbered(target: str) -> CampaignFolder:

@@ -3,7 +3,7 @@ and what it sends back.
 
 While a parcel is worked on it sends messages: findings as soon as they are complete, so
 that none is lost with the machine, and its numbers every now and then.  What it kept for
-the corpus comes with the last message.
+the corpus comes with the last message, as a message for each stream.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ from loadfuzz.inputs import digest_of
 PROGRESS_S: Final = 2.0
 """Time between two reports of numbers: a thousand workers then send 500 a second."""
 MESSAGE_SIZE_MAX: Final = 1 << 26
-"""Longest message in bytes: a finding has two streams of 2 MiB at most, as base64; a corpus
-that is larger was not made within a batch."""
+"""Longest message in bytes: a finding has three streams of 2 MiB at most, as base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,23 @@ class Parcel:
     outsiders: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class _Message(msgspec.Struct, frozen=True, tag_field="message"):
+    """Root of what is sent back."""
+
+
+class Told(_Message, frozen=True, tag="told"):
+    """An event of the worker there."""
+
+    event: events.Progress | events.MachineryWarning | events.FindingRepeated
+
+
+class Found(_Message, frozen=True, tag="found"):
+    """A finding: the files of its folder, by name."""
+
+    files: dict[str, bytes]
+
+
+class Kept(_Message, frozen=True, tag="kept"):
     """A stream that showed something new there.
 
     Attributes:
@@ -67,35 +81,19 @@ class Kept:
         return digest_of(self.stream)
 
 
-class _Message(msgspec.Struct, frozen=True, tag_field="message"):
-    """Root of what is sent back."""
-
-
-class Told(_Message, frozen=True, tag="told"):
-    """An event of the worker there."""
-
-    event: events.Progress | events.MachineryWarning | events.FindingRepeated
-
-
-class Found(_Message, frozen=True, tag="found"):
-    """A finding: the files of its folder, by name."""
-
-    files: dict[str, bytes]
-
-
 class Finished(_Message, frozen=True, tag="finished"):
     """The last message.
 
     Attributes:
-        kept: for the corpus, in the order in which it was found.
+        judged: all streams of the parcel were run, and those from outside judged.
         problem: why it ended before its time, "" when it did not.
     """
 
-    kept: tuple[Kept, ...]
+    judged: bool
     problem: str
 
 
-Message: TypeAlias = Told | Found | Finished
+Message: TypeAlias = Told | Found | Kept | Finished
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

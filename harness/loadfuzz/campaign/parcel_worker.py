@@ -8,7 +8,7 @@ cleanly.  What comes of it is sent on stdout, one message of
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,7 @@ class _Sender:
         clock: tells when numbers are due.
 
     Attributes:
+        taken_in: streams that the present worker has run at least.
         kept: what was said of each stream that was kept, by its digest.
     """
 
@@ -62,6 +63,7 @@ class _Sender:
         self._send = send
         self._clock = clock
         self._sent_s = clock.now_s()
+        self.taken_in = 0
         self.kept: dict[str, events.CorpusAdded] = {}
 
     def start(self) -> None:
@@ -70,8 +72,10 @@ class _Sender:
     def handle(self, event: Event) -> None:
         """Send it, keep it for later, or forget it."""
         match event:
-            case events.Progress() if self._clock.now_s() - self._sent_s >= PROGRESS_S:
-                self.send_numbers()
+            case events.Progress():
+                self.taken_in = event.corpus
+                if self._clock.now_s() - self._sent_s >= PROGRESS_S:
+                    self.send_numbers()
             case events.MachineryWarning() | events.FindingRepeated():
                 self._send(Told(event))
             case events.FindingAnnounced():
@@ -127,18 +131,20 @@ def work(place: Path, send: Callable[[Message], None], clock: Clock) -> None:
         except LoadfuzzError as error:
             problem = str(error)
         sender.send_numbers()
-        send(Finished(tuple(_kept(folder, sender.kept)), problem))
+        for kept in _kept(folder, sender.kept):
+            send(kept)
+        given = {digest_of(stream) for stream in parcel.streams}
+        there = given.intersection(folder.corpus.digests())
+        send(Finished(sender.taken_in >= len(there), problem))
 
 
-def _kept(folder: CampaignFolder, said: dict[str, events.CorpusAdded]) -> list[Kept]:
-    kept = []
+def _kept(folder: CampaignFolder, said: dict[str, events.CorpusAdded]) -> Iterator[Kept]:
     for digest, event in said.items():
         try:
             stream = folder.corpus.read(digest)
-            kept.append(Kept(stream, event.operators, event.features, event.behaviour))
         except (CorruptEntryError, OSError):
             continue  # in quarantine, for it ends workers
-    return kept
+        yield Kept(stream, event.operators, event.features, event.behaviour)
 
 
 def main(arguments: list[str]) -> int:
@@ -151,7 +157,7 @@ def main(arguments: list[str]) -> int:
     try:
         work(Path(arguments[0]), send, SystemClock())
     except (LoadfuzzError, OSError, codec.DamagedError) as error:
-        send(Finished((), f"a parcel cannot be done: {error}"))
+        send(Finished(False, f"a parcel cannot be done: {error}"))
         return ExitCode.MACHINERY
     return ExitCode.CLEAN
 

@@ -21,7 +21,7 @@ from loadfuzz.children import Exit, spawn
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.events import Event
 from loadfuzz.inputs import digest_of
-from loadfuzz.storage import write_atomic
+from loadfuzz.storage import Outsiders, write_atomic
 
 SILENCE_MAX_S: Final = 30.0
 """Longest time the target may take over one seed, or over being imported."""
@@ -94,6 +94,9 @@ class Preparation:
             self._tell(events.MachineryWarning(
                 f"corpus/{digest} does not hold what its name says and is in quarantine/ now"
             ))  # fmt: skip
+        if self._folder.resumed:
+            # Another build, other oracles, streams that somebody put there: all are judged anew.
+            Outsiders(self._folder.path).add(self._folder.corpus.digests())
         self._read_given()
         request = Request(
             target=self._settings.target,

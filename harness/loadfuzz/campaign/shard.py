@@ -118,9 +118,7 @@ def open_shard(out: Path, shard: Shard, target: str) -> CampaignFolder:
         )
     if is_store(out):
         _check(out, target)
-    elif out.is_dir() and any(
-        path.name not in (*SHARED, SHARDS) and not is_unfinished(path) for path in out.iterdir()
-    ):
+    elif out.is_dir() and not all(map(_is_ours, out.iterdir())):
         raise UsageError(
             f"--out {out}: the folder has other files in it; name a new folder, or an empty one"
         )
@@ -138,6 +136,10 @@ def open_shard(out: Path, shard: Shard, target: str) -> CampaignFolder:
     except OSError as error:
         raise explain(error, f"writing in {out}") from error
     return folder
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in (*SHARED, SHARDS, _STORE) or is_unfinished(path)
 
 
 def _check(out: Path, target: str) -> None:

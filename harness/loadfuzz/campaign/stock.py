@@ -92,11 +92,17 @@ class Stock:
         # Of a behaviour that nothing new distinguishes one stream is enough.
         return size is not None and much_smaller(len(kept.stream), size)
 
-    def credit(self, digests: Iterable[str], bred: int) -> None:
-        """A batch that had these streams is done, and ``bred`` new ones came of it."""
+    def credit(self, digests: Iterable[str], bred: int, *, judged: bool) -> None:
+        """A batch that had these streams is done, and ``bred`` new ones came of it.
+
+        Args:
+            digests: of the streams.
+            bred: new streams.
+            judged: oracles have seen all of them there.
+        """
         for digest in digests:
             self._items[digest].bred += bred
-            self._items[digest].judged = True
+            self._items[digest].judged |= judged
 
     def outsiders(self, digests: Iterable[str]) -> tuple[str, ...]:
         """Those that no oracle has seen yet."""

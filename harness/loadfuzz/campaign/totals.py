@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loadfuzz import events
-from loadfuzz.engines.times import percentile
+from loadfuzz.engines.times import CLASS_MAX, percentile
 from loadfuzz.events import Event
 from loadfuzz.execution import Depth
 
@@ -59,6 +59,7 @@ class Totals:
         self.findings: dict[str, events.FindingAnnounced] = {}
         self.known: set[str] = set()
         self._seen: dict[tuple[int, str], int] = {}
+        self._seen_before: Counter[str] = Counter()
         self._corpus: set[str] = set()
         self._corpus_start = 0
         self._workers: dict[int, _Worker] = {}
@@ -89,6 +90,7 @@ class Totals:
             case events.WorkerStarted():
                 worker = self._worker(event.worker)
                 worker.fold()
+                self._fold_seen(event.worker)
                 worker.running = True
             case events.Progress():
                 self._worker(event.worker).now = _flatten(event)
@@ -198,12 +200,19 @@ class Totals:
 
     def times_seen(self, signature: str) -> int:
         """How often a finding was seen in this run, about: workers tell at 2, 4, 8..."""
-        return sum(times for (_, seen), times in self._seen.items() if seen == signature)
+        now = sum(times for (_, seen), times in self._seen.items() if seen == signature)
+        return self._seen_before[signature] + now
 
     def ignored(self) -> dict[str, int]:
         """Signatures that were seen and are to be ignored, with about how often."""
-        signatures = sorted({seen for _, seen in self._seen} & self._ignore)
+        seen = {*self._seen_before, *(signature for _, signature in self._seen)}
+        signatures = sorted(seen & self._ignore)
         return {signature: self.times_seen(signature) for signature in signatures}
+
+    def _fold_seen(self, worker: int) -> None:
+        """A worker's next process counts from 1 again."""
+        for index, signature in [key for key in self._seen if key[0] == worker]:
+            self._seen_before[signature] += self._seen.pop((index, signature))
 
     def _worker(self, index: int) -> _Worker:
         return self._workers.setdefault(index, _Worker())
@@ -228,5 +237,5 @@ def _flatten(event: events.Progress) -> Counter[str]:
     for name, count in event.judged.items():
         flat[f"judged/{name}"] += count
     for number, count in event.loads.items():
-        flat[f"load/{number}"] += count
+        flat[f"load/{min(max(number, 0), CLASS_MAX)}"] += max(count, 0)
     return flat

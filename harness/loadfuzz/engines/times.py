@@ -7,7 +7,7 @@ from typing import Final
 
 CLASSES_PER_OCTAVE: Final = 4
 """Each class is so much of a doubling: a percentile is right to 19 %."""
-_CLASS_MAX: Final = 40 * CLASSES_PER_OCTAVE
+CLASS_MAX: Final = 40 * CLASSES_PER_OCTAVE
 """That of twelve days, in microseconds."""
 
 
@@ -16,7 +16,7 @@ def class_of(seconds: float) -> int:
     microseconds = seconds * 1e6
     if microseconds <= 1:
         return 0
-    return min(int(log2(microseconds) * CLASSES_PER_OCTAVE), _CLASS_MAX)
+    return min(int(log2(microseconds) * CLASSES_PER_OCTAVE), CLASS_MAX)
 
 
 def percentile(counts: Mapping[int, int], share: float) -> float | None:
@@ -32,5 +32,5 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
         seen += counts[number]
         if seen and seen >= wanted:
             # The upper end of the class.
-            return float(2 ** ((number + 1) / CLASSES_PER_OCTAVE)) / 1e6
+            return float(2 ** ((min(number, CLASS_MAX) + 1) / CLASSES_PER_OCTAVE)) / 1e6
     return None

@@ -169,9 +169,11 @@ class Novelty:
         if refusal is not None:
             place = self._place(refusal.path)
             reason = _STREAM_WORDS.sub("#", refusal.text.rpartition(": ")[2])[:_REASON_MAX]
-            known = self._reasons.setdefault((refusal.errno, place), set())
-            if len(known) < REASONS_MAX:
+            key = (refusal.errno, place)
+            known = self._reasons.get(key, set())
+            if len(known) < REASONS_MAX and len(self._reasons) < MEMO_MAX:
                 known.add(reason)
+                self._reasons[key] = known
             shape: tuple[object, ...] = (
                 refusal.errno, place, reason if reason in known else "?",
             )  # fmt: skip
