@@ -212,6 +212,22 @@ def test_a_scheduler_that_goes_away_is_said(installed: Installed) -> None:
     assert "file system" not in err
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--shard", "1/2", "--out", "x"), "two ways to share the work"),
+        (("--until-stale", "5s"), "--until-stale must be 120 s or more with --cluster"),
+    ],
+)
+def test_what_does_not_go_with_a_cluster_is_refused(
+    installed: Installed, more: tuple[str, ...], said: str
+) -> None:
+    done = installed.run("run", "scripted", "--cluster", "local", *more)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (installed.folder / "x").exists()
+
+
 def test_a_scheduler_that_is_not_there_is_an_error_of_use(installed: Installed) -> None:
     done = installed.run(
         "run", "scripted", "--engine", "native", "--cluster", "tcp://127.0.0.1:9", "--out", "mine"
@@ -225,7 +241,7 @@ def test_without_dask_the_error_says_what_to_install(installed: Installed) -> No
     (installed.folder.parent / "site" / "distributed.py").write_text("raise ImportError('no')\n")
     done = installed.run("run", "scripted", "--cluster", "local")
     assert done.returncode == 2
-    assert "pip install loadfuzz[cluster]" in done.stderr
+    assert "pip install 'loadfuzz[cluster]'" in done.stderr
     assert not (installed.folder / "loadfuzz-out").exists()
 
 

@@ -369,8 +369,10 @@ def test_the_summary_lists_findings_with_the_command_that_replays_each() -> None
     assert "1,500 executions, 150/s, corpus 13 (12 seeds)\n" in text
     assert "\n  header 80.0 %, first section 60.0 %, all sections 40.0 %, accepted 20.0 %\n" in text
     assert max(map(len, text.splitlines())) <= 80
-    assert "2 findings in loadfuzz-out/fake-001/findings\n" in text
-    assert "footer at place2; again in 2 of 3 re-runs, known from an earlier run\n" in text
+    assert "2 findings in loadfuzz-out/fake-001/findings: 1 new, 1 known from earlier" in text
+    assert "known, footer at place2; again in 2 of 3 re-runs\n" in text
+    # What is new comes first, whenever it was found.
+    assert text.index("place1") < text.index("place2")
     assert "\n     loadfuzz replay loadfuzz-out/fake-001/findings/f1\n" in text
 
 

@@ -246,6 +246,11 @@ def open_folder(out: Path | None, target: str) -> CampaignFolder:
             # It was asked for rightly: the disk has changed.
             raise InfraError(f"{error}. Findings so far are kept") from error
         return CampaignFolder(out.resolve(), out, resumed=True)
+    if "shards" in content and (out / "store.json").is_file():
+        raise UsageError(
+            f"--out {out} holds the shards of a campaign; run one of them with --shard, or name "
+            "another folder"
+        )
     if content:
         raise UsageError(
             f"--out {out}: the folder has other files in it ({min(content)}) and is no campaign's; "

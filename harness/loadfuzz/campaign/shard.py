@@ -80,8 +80,10 @@ def parse_shard(text: str) -> Shard:
     if match is None:
         raise ValueError(f"{text!r} is no shard; give its number and how many there are, as 2/8")
     index, count = map(int, match.groups())
-    if not 1 <= index <= count <= SHARDS_MAX:
-        raise ValueError(f"{text!r} is not within 1/{SHARDS_MAX} to {SHARDS_MAX}/{SHARDS_MAX}")
+    if not 1 <= index <= count:
+        raise ValueError(f"there is no shard {index} of {count}; they count from 1 to {count}")
+    if count > SHARDS_MAX:
+        raise ValueError(f"{count:,} shards are more than there may be ({SHARDS_MAX:,})")
     return Shard(index, count)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from loadfuzz.campaign.totals import Totals
     from loadfuzz.clock import Clock
     from loadfuzz.config import Config
+
+CLUSTER_STALE_MIN_S: Final = 120.0
+"""With a cluster, nothing can be said to be stale before: two batches of the longest kind."""
 
 _HELP = """\
 Fuzz TARGET (default: reference) until the budget is used up.
@@ -251,7 +254,7 @@ def command(
         ignore=config.ignore,
     )
     _check_operators(config)
-    crew = _crew(cluster)
+    crew = _crew(cluster, shard, until_stale)
     if shard is not None:
         settings, folder = _shard(shard, settings, out, fresh=fresh)
     else:
@@ -281,7 +284,9 @@ def _shard(
     return shard.settings(settings), open_shard(out, shard, settings.target)
 
 
-def _crew(cluster: str | None) -> "Callable[[Course], Crew]":
+def _crew(
+    cluster: str | None, shard: str | None, stale_s: float | None
+) -> "Callable[[Course], Crew]":
     """Who is to do the work.
 
     Raises:
@@ -296,8 +301,17 @@ def _crew(cluster: str | None) -> "Callable[[Course], Crew]":
     except ImportError as error:
         raise UsageError(
             f"--cluster needs Dask, which cannot be imported ({error}); install it with "
-            "'pip install loadfuzz[cluster]', or leave --cluster away"
+            "\"pip install 'loadfuzz[cluster]'\" (from a clone: \"pip install '.[cluster]'\"), or "
+            "leave --cluster away"
         ) from error
+    if shard is not None:
+        raise UsageError("--shard and --cluster are two ways to share the work; choose one")
+    if stale_s is not None and stale_s < CLUSTER_STALE_MIN_S:
+        raise UsageError(
+            f"--until-stale must be {CLUSTER_STALE_MIN_S:.0f} s or more with --cluster: news comes "
+            "with the end of a batch"
+        )
+    print(f"the cluster {cluster} does the work", file=sys.stderr)
     return partial(ClusterCrew, address=cluster)
 
 

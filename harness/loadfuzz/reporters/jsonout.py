@@ -18,6 +18,7 @@ class FindingResult:
         folder: of the finding, for ``loadfuzz replay``.
         replay: the whole command.
         times: seen in this run, about.
+        known: the folder had it before this run.
     """
 
     signature: str
@@ -28,6 +29,7 @@ class FindingResult:
     folder: str
     replay: str
     times: int
+    known: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ def result(totals: Totals, out: Path, error: str = "") -> Result | None:
                 folder=str(out / finding.folder),
                 replay=finding_command(out, finding.folder),
                 times=totals.times_seen(finding.signature),
+                known=finding.signature in totals.known,
             )
             for finding in totals.findings.values()
         ],

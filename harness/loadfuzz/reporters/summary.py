@@ -45,7 +45,8 @@ def summary(totals: Totals, out: Path) -> str:
     """
     lines = [*_run_lines(totals), *_seed_lines(totals)]
     lines += [f"warning: {printable(text)}" for text in totals.warnings]
-    findings = list(totals.findings.values())
+    # Those of this run first: the others were read before.
+    findings = sorted(totals.findings.values(), key=lambda item: item.signature in totals.known)
     lines += [
         f"ignored, as configured: {shorten(printable(signature), 40)} ({count(times, 'time')})"
         for signature, times in totals.ignored().items()
@@ -53,13 +54,15 @@ def summary(totals: Totals, out: Path) -> str:
     if not findings:
         lines.append(f"No findings. Corpus and event log are in {out}")
     else:
-        lines += ["", f"{count(len(findings), 'finding')} in {out / 'findings'}"]
+        known = len(totals.known)
+        news = f": {len(findings) - known} new, {known} known from earlier runs" if known else ""
+        lines += ["", f"{count(len(findings), 'finding')} in {out / 'findings'}{news}"]
     for number, finding in enumerate(findings[:FINDINGS_SHOWN], 1):
         done, tries = finding.reliability
         again = f"; again in {done} of {tries} re-runs" if tries else ""
-        known = ", known from an earlier run" if finding.signature in totals.known else ""
+        mark = "known, " if finding.signature in totals.known else ""
         where = f" at {finding.path}" if finding.path else ""
-        place = f"{finding.oracle}{where}{again}{known}"
+        place = f"{mark}{finding.oracle}{where}{again}"
         lines += [
             "",
             f"{number:3}. {shorten(finding.title, WIDTH - 5)}",
