@@ -95,6 +95,14 @@ def test_status_of_a_shared_folder_adds_its_shards_up(installed: Installed) -> N
     findings = status["findings"]
     assert isinstance(findings, list)
     assert len(findings) == len(finding_folders(installed.folder / "shared" / "findings"))
+    shards = status["shards"]
+    assert isinstance(shards, list)
+    assert [(shard["name"], shard["executions"]) for shard in shards] == [
+        ("1-of-2", 50), ("2-of-2", 50),
+    ]  # fmt: skip
+    shown = installed.run("status", "shared").stdout
+    assert "scripted: 2 shards, 0 running\n" in shown
+    assert "  2-of-2       budget " in shown
 
 
 @pytest.mark.parametrize(

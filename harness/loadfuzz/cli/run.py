@@ -357,6 +357,7 @@ def _run(
     from loadfuzz.reporters.ndjson import EventLog
     from loadfuzz.reporters.stats import StatsFiles
     from loadfuzz.reporters.summary import summary
+    from loadfuzz.wording import count
 
     totals, clock = Totals(settings.ignore), SystemClock()
     screen = [] if quiet else [_screen(totals, clock, as_json=as_json, live=live)]
@@ -371,6 +372,12 @@ def _run(
     failure: LoadfuzzError | None = None
     with folder.locked(settings):
         know_findings(folder, totals)
+        if folder.resumed and not quiet:
+            print(
+                f"going on with the campaign in {folder.shown}, which has "
+                f"{count(len(totals.findings), 'finding')}",
+                file=sys.stderr,
+            )
         try:
             asyncio.run(supervisor.run())
         except LoadfuzzError as error:

@@ -59,7 +59,13 @@ def _print(status: "Status") -> None:
         "running": f"running, process {status.pid}",
         "died": "not running; it ended without a word, run it again with --out to go on",
     }
-    print(f"{printable(status.target)}: {told.get(status.state, 'ended: ' + status.state)}")
+    if status.shards:
+        running = sum(shard.state == "running" for shard in status.shards)
+        print(
+            f"{printable(status.target)}: {count(len(status.shards), 'shard')}, {running} running"
+        )
+    else:
+        print(f"{printable(status.target)}: {told.get(status.state, 'ended: ' + status.state)}")
     print(
         f"{count(status.executions, 'execution')} in {duration(status.seconds)}, "
         f"{rate(status.executions_per_second)}, {count(status.workers, 'worker')}, "
@@ -69,6 +75,11 @@ def _print(status: "Status") -> None:
         f"corpus {status.corpus:,}; last new {ago(status.last_new)}, last finding "
         f"{ago(status.last_finding)}, written {ago(status.updated)}"
     )
+    for shard in status.shards:
+        print(
+            f"  {shard.name:12} {shard.state:14} {shard.executions:>12,} executions, "
+            f"{rate(shard.executions_per_second)}, written {ago(shard.updated)}"
+        )
     if not status.findings:
         print("No findings.")
     for number, finding in enumerate(status.findings, 1):

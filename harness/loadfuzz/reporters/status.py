@@ -32,6 +32,17 @@ class FindingLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardLine:
+    """One shard as a list shows it; the names are those of :class:`Status`."""
+
+    name: str
+    state: str
+    executions: int
+    executions_per_second: float
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A campaign.
 
@@ -46,6 +57,7 @@ class Status:
         workers, restarts: worker processes, and how many had to be replaced.
         started, updated, last_new, last_finding: seconds since 1970, 0 for never.
         findings: by name of their folders.
+        shards: of a folder that shards share; then all else is of them together.
     """
 
     out: str
@@ -63,6 +75,7 @@ class Status:
     last_new: int
     last_finding: int
     findings: tuple[FindingLine, ...]
+    shards: tuple[ShardLine, ...] = ()
 
 
 def status_of(out: Path) -> Status:
@@ -103,7 +116,14 @@ def _status_of_shards(out: Path) -> Status:
         last_new=max(part.last_new for part in parts),
         last_finding=max(part.last_finding for part in parts),
         findings=tuple(map(_finding, finding_folders(out / "findings"))),
-    )
+        shards=tuple(
+            ShardLine(
+                Path(part.out).name, part.state, part.executions, part.executions_per_second,
+                part.updated,
+            )
+            for part in parts
+        ),
+    )  # fmt: skip
 
 
 def _status_of_campaign(out: Path) -> Status:
