@@ -57,7 +57,7 @@ def test_behaviours_get_rarer_as_the_corpus_grew_slower() -> None:
 def test_a_real_campaign_is_enough_to_simulate_from(tmp_path: Path) -> None:
     installed = Installed.within(tmp_path)
     made = installed.run(
-        "run", "planted", "--engine", "native", "--time", "15s", "--out", "sample", "--workers", "1"
+        "run", "planted", "--engine", "native", "--time", "11s", "--out", "sample", "--workers", "1"
     )
     assert made.returncode == 1, made.stderr
     done = installed.run("bench", "scale", "sample", "--workers", "1,10", "--json")

@@ -90,7 +90,7 @@ def test_a_cluster_finds_what_one_machine_finds_and_leaves_nothing_behind(
             "run", "scripted", "--engine", "native", "--execs", "3", "--workers", "1", "--json",
             **seeds,
         )  # fmt: skip
-        done = installed.run(*CLUSTER, "--execs", "600", "--json", **seeds)
+        done = installed.run(*CLUSTER, "--execs", "300", "--json", **seeds)
     assert done.returncode == 1, done.stderr
     value = json.loads(done.stdout)
 
@@ -101,7 +101,7 @@ def test_a_cluster_finds_what_one_machine_finds_and_leaves_nothing_behind(
 
     assert len(signatures(alone)) == 2
     assert signatures(alone) <= signatures(value)
-    assert value["executions"] == 600
+    assert value["executions"] == 300
     assert all("is in quarantine now" in warning for warning in value["warnings"])
     ledger = json.loads((installed.folder / "mine" / "stats" / "cluster.json").read_text())
     assert ledger["batches"] >= 1
@@ -119,7 +119,7 @@ def test_a_cluster_finds_what_one_machine_finds_and_leaves_nothing_behind(
 def test_a_batch_whose_machine_is_killed_is_done_again(installed: Installed) -> None:
     with none_left(installed.folder.parent):
         process = installed.start(
-            *CLUSTER, "--time", "25s", "--json", **{SEEDS_VARIABLE: "QEVMXabc,QEVMabc"}
+            *CLUSTER, "--execs", "500", "--json", **{SEEDS_VARIABLE: "QEVMXabc,QEVMabc"}
         )
         parcel = wait_for(installed.folder.parent, "loadfuzz.campaign.parcel_worker")
         # It is tied to the Dask worker, which is its parent.
@@ -130,10 +130,10 @@ def test_a_batch_whose_machine_is_killed_is_done_again(installed: Installed) -> 
     assert process.returncode == 1, err
     value = json.loads(out)
     assert value["findings"]
-    assert value["executions"] > 0
+    assert value["executions"] >= 500
     ledger = json.loads((installed.folder / "mine" / "stats" / "cluster.json").read_text())
     assert ledger["lost"] == 0, (value["warnings"], err)
-    assert ledger["batches"] >= 2
+    assert ledger["batches"] >= 1
 
 
 def test_one_ctrl_c_stops_a_cluster_and_keeps_what_was_found(installed: Installed) -> None:

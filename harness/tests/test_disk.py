@@ -24,11 +24,11 @@ def installed(tmp_path: Path) -> Installed:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
+    """A disk of 1.5 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)],
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(place)],
         capture_output=True, check=False,
     )  # fmt: skip
     if mounted.returncode:
@@ -43,7 +43,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_ends_the_campaign_with_words_and_findings_intact(
     installed: Installed, small_disk: Path
 ) -> None:
-    done = installed.run(*RUN, "--time", "60s", "--json", "--out", str(small_disk / "mine"))
+    done = installed.run(*RUN, "--time", "100s", "--json", "--out", str(small_disk / "mine"))
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr or "is full" in done.stderr
     assert "make room" in done.stderr
