@@ -51,7 +51,7 @@ Examples:
   loadfuzz run --seeds vm1.bin vm2.bin      start from these streams
   loadfuzz run --time 8h --out nightly      run again to go on with it
   loadfuzz status nightly                   how it goes, from another terminal
-  loadfuzz run --shard 2/8 --out shared     one of eight jobs that share a folder
+  loadfuzz run --shard 2/8 --out shared     one of eight jobs that share it
   loadfuzz run --cluster tcp://10.0.0.1:8786
                                             on all workers of a Dask scheduler
   loadfuzz run --json > result.json         for scripts; progress on stderr
