@@ -34,6 +34,7 @@ class State(StrEnum):
 
 
 _LIBRARIES: Final = (
+    ("distributed", "Dask, for 'loadfuzz run --cluster'", "pip install 'loadfuzz[cluster]'"),
     ("matplotlib", "pictures of 'bench bugs'", "pip install 'loadfuzz[report]'"),
     ("coverage", "'loadfuzz coverage'", "pip install 'loadfuzz[coverage]'"),
     ("hypothesis", "strategies for property tests, and a rival in 'bench bugs'",
