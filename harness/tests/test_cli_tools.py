@@ -107,7 +107,6 @@ def test_doctor_speaks_only_of_extras_that_there_are() -> None:
     for check in examine():
         named = set(re.findall(r"loadfuzz\[(\w+)\]", check.get))
         assert named <= offered
-        assert check.name != "distributed"  # nothing uses it yet
 
 
 def test_doctor_says_what_a_missing_library_costs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +117,7 @@ def test_doctor_says_what_a_missing_library_costs(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(checkup, "version", missing)
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     checks = by_name(examine())
-    for name in ("matplotlib", "coverage", "hypothesis", "zzuf"):
+    for name in ("matplotlib", "coverage", "hypothesis", "zzuf", "distributed"):
         assert checks[name].state is State.MISSING
         assert checks[name].costs
         assert checks[name].get
