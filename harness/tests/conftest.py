@@ -1,5 +1,7 @@
 """Fixtures that more than one test file of the harness needs."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,20 @@ def installed(tmp_path: Path) -> Installed:
 def _no_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a developer has set must not change what is tested."""
     monkeypatch.delenv("LOADFUZZ_DEBUG", raising=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1.5 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(place)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

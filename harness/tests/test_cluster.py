@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,11 +32,6 @@ from loadfuzz.testing.scripted import SEEDS_VARIABLE
 CLUSTER = ("run", "scripted", "--engine", "native", "--cluster", "local", "--workers", "2",
            "--out", "mine")  # fmt: skip
 WAIT_S = 60.0
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> Installed:
-    return Installed.within(tmp_path)
 
 
 @contextmanager
@@ -164,26 +158,15 @@ def test_when_the_supervisor_is_killed_its_cluster_ends_too(installed: Installed
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_ends_a_cluster_run_with_words(installed: Installed) -> None:
-    disk = installed.folder / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if mounted.returncode:
-        pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
-    try:
-        with none_left(installed.folder.parent):
-            done = installed.run(
-                "run", "planted", "--engine", "native", "--cluster", "local", "--workers", "2",
-                "--out", str(disk / "mine"), "--time", "90s", "--no-live",
-            )  # fmt: skip
-        assert done.returncode == 3, done.stderr
-        assert "No space left on device" in done.stderr
-        assert "make room" in done.stderr
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+def test_a_full_disk_ends_a_cluster_run_with_words(installed: Installed, small_disk: Path) -> None:
+    with none_left(installed.folder.parent):
+        done = installed.run(
+            "run", "planted", "--engine", "native", "--cluster", "local", "--workers", "2",
+            "--out", str(small_disk / "mine"), "--time", "100s", "--no-live",
+        )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "make room" in done.stderr
 
 
 def test_ctrl_c_ends_the_wait_for_a_scheduler(installed: Installed) -> None:

@@ -18,11 +18,6 @@ from loadfuzz.testing.scripted import SEEDS_VARIABLE
 RUN = ("run", "scripted", "--engine", "native", "--workers", "1", "--out", "shared")
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Installed:
-    return Installed.within(tmp_path)
-
-
 def test_shards_share_their_corpus_and_their_findings(installed: Installed) -> None:
     first = installed.json(
         *RUN, "--shard", "1/3", "--execs", "301", "--json", **{SEEDS_VARIABLE: "QEVMXabc"}

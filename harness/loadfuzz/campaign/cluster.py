@@ -27,18 +27,15 @@ from loadfuzz.campaign.admission import Admission
 from loadfuzz.campaign.admit import Answer
 from loadfuzz.campaign.crew import DEADLINE_GRACE_S, Course
 from loadfuzz.campaign.dask_client import ParcelLostError, Scheduler
-from loadfuzz.campaign.incoming import adopt_finding
 from loadfuzz.campaign.local_cluster import local_cluster
-from loadfuzz.campaign.parcel import Finished, Found, Kept, Parcel, Told, decode_message
+from loadfuzz.campaign.mailbox import Lane, Ledger, Mailbox
+from loadfuzz.campaign.parcel import Finished, Kept, Parcel, decode_message
 from loadfuzz.campaign.preparation import Prepared
 from loadfuzz.campaign.settings import SEED_BITS
 from loadfuzz.campaign.stock import Stock
 from loadfuzz.engines.last_input import NAME as LAST_INPUT
-from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.errors import InfraError
 from loadfuzz.fitting import split
-from loadfuzz.oracles.no_hang import NAME as NO_HANG
-from loadfuzz.repro.folder import read_finding
-from loadfuzz.repro.replay import replay
 from loadfuzz.rng import Rng
 from loadfuzz.storage import CorruptEntryError, Outsiders, write_atomic
 
@@ -61,49 +58,8 @@ LOST_MAX: Final = 20
 """Batches in a row that come to nothing, after which the cluster is given up."""
 ALONE_MAX_S: Final = 600.0
 """Longest time without any worker; queues of batch systems take minutes."""
-FINDINGS_MAX: Final = 10_000
-"""Findings of one campaign; a worker that names each alarm otherwise must not fill the disk."""
-WARNINGS_MAX: Final = 100
-"""Warnings that are passed on; more tell no more."""
-CONFIRM_S: Final = 30.0
-"""Time to see whether a finding happens here, too."""
 STATS: Final = "cluster.json"
 """In the campaign's ``stats``: what the cluster cost."""
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What the cluster cost; the content of :data:`STATS`.
-
-    Attributes:
-        batches: that came back.
-        lost: that did not, or with an error.
-        again: that Dask ran again since their machine was lost.
-        bytes_out, bytes_in: of parcels, and of what came back.
-        received, duplicates, admitted: streams that came back; of those, that claim to show
-            nothing unknown; and worth keeping when they were run here.
-        findings: that came back, duplicates included.
-        lanes: most batches at a time.
-    """
-
-    batches: int = 0
-    lost: int = 0
-    again: int = 0
-    bytes_out: int = 0
-    bytes_in: int = 0
-    received: int = 0
-    duplicates: int = 0
-    admitted: int = 0
-    findings: int = 0
-    lanes: int = 0
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One place for batches, over all that run there."""
-
-    index: int
-    told: int = 0
 
 
 @dataclass(slots=True)
@@ -111,7 +67,7 @@ class _Trip:
     """A batch that is under way."""
 
     number: int
-    lane: _Lane
+    lane: Lane
     streams: list[str]
     executions: int
 
@@ -134,21 +90,19 @@ class ClusterCrew:
         self._rng = Rng(course.settings.seed).child("cluster")
         self._trips: dict[int, _Trip] = {}
         self._merging = 0
-        self._free: list[_Lane] = []
+        self._free: list[Lane] = []
         self._lanes_made = 0
         self._numbers = 0
         self._given = 0
         self._lost_in_a_row = 0
-        self._warnings = 0
         self._alone_since: float | None = None
-        self._failure: Exception | None = None
-        self._unconfirmed: list[events.FindingAnnounced] = []
-        self._confirming = False
-        self._confirmed: set[str] = set()
         self._patience: asyncio.Timeout | None = None
         self._back = asyncio.Event()
         self._stopped = asyncio.Event()
         self.ledger = Ledger()
+        self._mail = Mailbox(
+            course, self.ledger, self._lane_of, lambda: len(self._stock), self._back
+        )
 
     async def __aenter__(self) -> int:
         """Find the scheduler, and wait for a first worker."""
@@ -158,7 +112,7 @@ class ClusterCrew:
                 if address == LOCAL:
                     address = await stack.enter_async_context(local_cluster(workers))
                 self._scheduler = await stack.enter_async_context(
-                    Scheduler(address, f"loadfuzz-{token_hex(6)}", self._hear)
+                    Scheduler(address, f"loadfuzz-{token_hex(6)}", self._mail.hear)
                 )
                 lanes = await self._count_lanes()
                 self._stack = stack.pop_all()
@@ -220,6 +174,11 @@ class ClusterCrew:
         if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(until)
 
+    def _lane_of(self, number: int) -> Lane | None:
+        """Where a batch is under way; ``None`` when it is not any more."""
+        trip = self._trips.get(number)
+        return None if trip is None else trip.lane
+
     async def _count_lanes(self) -> int:
         threads: int = await self._scheduler.threads()
         return min(threads, LANES_MAX)
@@ -229,13 +188,12 @@ class ClusterCrew:
         async with asyncio.TaskGroup() as batches:
             timer = batches.create_task(self._end_in_time())
             while self._trips or self._merging or self._awaits_confirmation() or not self._over():
-                if self._failure is not None:
-                    raise self._failure
+                if self._mail.failure is not None:
+                    raise self._mail.failure
                 lanes = await self._count_lanes()
                 self._see_that_there_are_workers(lanes)
-                if self._unconfirmed and not self._confirming:
-                    self._confirming = True
-                    batches.create_task(self._confirm(self._unconfirmed.pop(0)))
+                if (announced := self._mail.next_to_confirm()) is not None:
+                    batches.create_task(self._mail.confirm(announced))
                 while len(self._trips) < lanes and (trip := self._next_trip()) is not None:
                     batches.create_task(self._travel(trip, prepared, admission))
                 self.ledger.lanes = max(self.ledger.lanes, len(self._trips))
@@ -244,8 +202,8 @@ class ClusterCrew:
                     async with asyncio.timeout(LOOK_S):
                         await self._back.wait()
             timer.cancel()
-        if self._failure is not None:
-            raise self._failure
+        if self._mail.failure is not None:
+            raise self._mail.failure
 
     def _see_that_there_are_workers(self, lanes: int) -> None:
         """Say so when nobody works, and give up after a while.
@@ -258,7 +216,7 @@ class ClusterCrew:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
-            self._warn("the cluster has no workers any more; waiting for some to come")
+            self._mail.warn("the cluster has no workers any more; waiting for some to come")
         elif now - self._alone_since > ALONE_MAX_S:
             raise InfraError(
                 f"the cluster has had no workers for {ALONE_MAX_S:.0f} s; start some and run it "
@@ -266,36 +224,7 @@ class ClusterCrew:
             )
 
     def _awaits_confirmation(self) -> bool:
-        return bool(self._unconfirmed or self._confirming) and not self._stopped.is_set()
-
-    def _warn(self, text: str) -> None:
-        self._warnings += 1
-        if self._warnings <= WARNINGS_MAX:
-            self._tell(events.MachineryWarning(text))
-
-    async def _confirm(self, announced: events.FindingAnnounced) -> None:
-        """See whether what a worker sent happens here, too."""
-        try:
-            finding = read_finding(self._course.folder.path / announced.folder)
-            async with asyncio.timeout(CONFIRM_S):
-                replayed = await replay(
-                    finding.target, finding.input, 1, wanted=finding.violation,
-                    load_timeout_s=finding.load_timeout_s,
-                )  # fmt: skip
-            shown = bool(replayed.reproduced)
-        except TimeoutError:
-            shown = finding.violation.oracle == NO_HANG
-        except UsageError:
-            shown = False
-        finally:
-            self._confirming = False
-            self._back.set()
-        if shown:
-            self._confirmed.add(announced.signature)
-        else:
-            self._warn(
-                f"{announced.folder} was sent by the cluster and does not happen here; it is kept"
-            )
+        return self._mail.confirms and not self._stopped.is_set()
 
     async def _end_in_time(self) -> None:
         """Have batches stop when the time is up, or when somebody says so."""
@@ -334,7 +263,7 @@ class ClusterCrew:
             share = min(BATCH_EXECUTIONS, executions - self._given)
             self._given += share
         if not self._free:
-            self._free.append(_Lane(self._lanes_made))
+            self._free.append(Lane(self._lanes_made))
             self._lanes_made += 1
         lane = self._free.pop()
         number, self._numbers = self._numbers, self._numbers + 1
@@ -350,7 +279,7 @@ class ClusterCrew:
         seconds = max(min(grown, BATCH_MAX_S, self._seconds_left()), REST_MIN_S)
         name, machine = split(prepared.target)
         # What was not seen here may mask what is there: workers go on looking for it.
-        known = (*settings.ignore, *self._course.totals.known, *self._confirmed)
+        known = (*settings.ignore, *self._course.totals.known, *self._mail.confirmed)
         streams = self._read(trip)
         return codec.encode(
             Parcel(
@@ -439,7 +368,7 @@ class ClusterCrew:
             return
         self.ledger.lost += 1
         self._lost_in_a_row += 1
-        self._warn(problem)
+        self._mail.warn(problem)
         if self._lost_in_a_row >= LOST_MAX:
             raise InfraError(f"{LOST_MAX} batches in a row came to nothing, the last: {problem}")
 
@@ -463,67 +392,4 @@ class ClusterCrew:
             ))  # fmt: skip
         self._stock.credit(trip.streams, bred, judged=judged)
         if admission.given_up:
-            self._warn("too many streams end the process that runs them here; no more are kept")
-
-    def _hear(self, number: int, line: bytes) -> None:
-        """A message of a batch, which may have been given up meanwhile; called by Dask, which
-        would swallow an error."""
-        try:
-            self._handle(number, line)
-        except Exception as error:
-            self._failure = self._failure or error
-            self._back.set()
-
-    def _handle(self, number: int, line: bytes) -> None:
-        trip = self._trips.get(number)
-        self.ledger.bytes_in += len(line)
-        try:
-            message = decode_message(line)
-        except msgspec.DecodeError as error:
-            self._warn(f"batch {number} sent what is no message: {error}")
-            return
-        match message:
-            case Told(event=told) if trip is not None:
-                self._hear_event(trip, told)
-            case Found(files=files):
-                self._hear_finding(number, 0 if trip is None else trip.lane.index, files)
-            case _:
-                pass
-
-    def _hear_event(
-        self,
-        trip: _Trip,
-        event: events.Progress | events.MachineryWarning | events.FindingRepeated,
-    ) -> None:
-        lane = trip.lane
-        match event:
-            case events.Progress():
-                if event.executions < lane.told:
-                    # Another process has begun it anew: its machine or its worker was lost.
-                    self.ledger.again += 1
-                    self._tell(events.WorkerEnded(lane.index, lane.told, "lost", restarted=True))
-                    self._tell(events.WorkerStarted(lane.index, 0))
-                lane.told = event.executions
-                self._tell(msgspec.structs.replace(
-                    event, worker=lane.index, corpus=len(self._stock)
-                ))  # fmt: skip
-            case events.FindingRepeated():
-                self._tell(msgspec.structs.replace(event, worker=lane.index))
-            case events.MachineryWarning(text=text):
-                self._warn(text)
-
-    def _hear_finding(self, number: int, lane: int, files: dict[str, bytes]) -> None:
-        self.ledger.findings += 1
-        course = self._course
-        if len(course.totals.findings) >= FINDINGS_MAX:
-            self._warn(f"there are {FINDINGS_MAX} findings; further ones are not kept")
-            return
-        try:
-            told = adopt_finding(course.folder, files, lane, course.settings.target)
-        except UsageError as error:
-            self._warn(f"batch {number} sent no finding: {error}")
-            return
-        self._tell(told)
-        if isinstance(told, events.FindingAnnounced):
-            self._unconfirmed.append(told)
-            self._back.set()
+            self._mail.warn("too many streams end the process that runs them; no more are kept")
