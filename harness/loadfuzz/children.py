@@ -152,6 +152,7 @@ class Child:
             InfraError: the child does not read, or is gone.
         """
         assert self._process.stdin is not None, "spawned without a stdin"
+        assert len(line) <= SEND_MAX, "a longer line may be written in part"
         try:
             written = os.write(self._process.stdin.fileno(), line)
         except OSError as error:

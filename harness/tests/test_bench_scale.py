@@ -9,7 +9,7 @@ import pytest
 from loadfuzz.bench.scale.model import Costs, rates_of_growth, simulate
 from loadfuzz.testing.installed import Installed
 
-FREE = Costs(100.0, 0.0, 10.0, 0.0, 0.0, 1000.0, 100.0, 5)
+FREE = Costs(100.0, 0.0, 10.0, 0.0, 0.0, 1000.0, 100.0)
 RARE = 1e-6
 
 
@@ -31,7 +31,7 @@ def test_what_all_batches_find_is_sent_by_each_and_kept_once() -> None:
 
 
 def test_batches_wait_for_a_supervisor_that_is_too_slow() -> None:
-    slow = Costs(100.0, 0.0, 10.0, pack_s=1.0, admit_s=0.0, batch_bytes=0, stream_bytes=0, seeds=0)
+    slow = Costs(100.0, 0.0, 10.0, pack_s=1.0, admit_s=0.0, batch_bytes=0, stream_bytes=0)
     few, many = (simulate(n, slow, [], [RARE], horizon_s=100.0) for n in (5, 40))
     assert (few.supervisor, few.idle) == (0.5, 0.0)
     assert many.supervisor == 1.0
@@ -57,7 +57,7 @@ def test_behaviours_get_rarer_as_the_corpus_grew_slower() -> None:
 def test_a_real_campaign_is_enough_to_simulate_from(tmp_path: Path) -> None:
     installed = Installed.within(tmp_path)
     made = installed.run(
-        "run", "planted", "--engine", "native", "--time", "11s", "--out", "sample", "--workers", "1"
+        "run", "planted", "--engine", "native", "--time", "20s", "--out", "sample", "--workers", "1"
     )
     assert made.returncode == 1, made.stderr
     done = installed.run("bench", "scale", "sample", "--workers", "1,10", "--json")

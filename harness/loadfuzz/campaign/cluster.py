@@ -49,13 +49,16 @@ BATCH_GROWTH: Final = 1.5
 """Batches last from the first to the second, each generation so much longer than the last:
 starting a worker takes a second or three, and what others find meanwhile is not known."""
 BATCH_EXECUTIONS: Final = 5000
-"""Where the budget is in executions, a batch has at most so many."""
+"""Where the budget is in executions, a batch has at most so many: some seconds of the reference,
+so that a budget is shared by all who are there."""
 REST_MIN_S: Final = 1.0
 """With less time left than this no batch is begun any more."""
 LANES_MAX: Final = 1000
-"""Batches under way at a time; one process admits all that they send."""
+"""Batches under way at a time: as far as the simulation goes, since one process admits all that
+they send."""
 LOST_MAX: Final = 20
-"""Batches in a row that come to nothing, after which the cluster is given up."""
+"""Batches in a row that come to nothing, after which the cluster is given up: a machine that
+fails now and then has others between."""
 ALONE_MAX_S: Final = 600.0
 """Longest time without any worker; queues of batch systems take minutes."""
 STATS: Final = "cluster.json"
@@ -238,7 +241,7 @@ class ClusterCrew:
                 await self._stopped.wait()
         except TimeoutError:
             self.stop(DEADLINE_GRACE_S)
-        await self._scheduler.stop_parcels(kill=False)
+        await self._scheduler.stop_parcels()
 
     def _over(self) -> bool:
         settings = self._course.settings

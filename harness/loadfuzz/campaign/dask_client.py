@@ -129,13 +129,11 @@ class Scheduler:
             ) from error
         return data
 
-    async def stop_parcels(self, *, kill: bool) -> None:
-        """Ask for the end of all that runs for us, or bring it about."""
+    async def stop_parcels(self) -> None:
+        """Ask for the end of all that runs for us; leaving brings it about."""
         with suppress(Exception):  # workers may be gone
             async with asyncio.timeout(LEAVE_S):
-                await self._connected().run(
-                    stop_parcels, self._campaign, kill=kill, on_error="ignore"
-                )
+                await self._connected().run(stop_parcels, self._campaign, on_error="ignore")
 
     def _connected(self) -> Client:
         assert self._client is not None, "entered before it is used"

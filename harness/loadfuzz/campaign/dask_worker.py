@@ -22,8 +22,10 @@ from loadfuzz.campaign.parcel import MESSAGE_SIZE_MAX, Finished, encode_message
 from loadfuzz.campaign.parcel_worker import PARCEL
 
 PARCEL_MAX_S: Final = 900.0
-"""Longest time of one parcel with all that belongs to it; batches are far shorter."""
+"""Longest time of one parcel with all that belongs to it: a batch of a minute, and hangs that
+are confirmed after it."""
 _TAIL: Final = 2000
+"""Bytes of what a process last said that go into a warning: the end of a traceback."""
 _FINISHED: Final = b'{"message":"finished"'
 _KEPT: Final = b'{"message":"kept"'
 
@@ -139,11 +141,11 @@ def do_parcel(campaign: str, version: str, number: int, parcel: bytes) -> bytes:
     return plugin.work(number, parcel)
 
 
-def stop_parcels(campaign: str, dask_worker: Worker, *, kill: bool) -> None:
+def stop_parcels(campaign: str, dask_worker: Worker) -> None:
     """Run by Dask on every worker when a campaign ends; ``dask_worker`` is set by Dask."""
     plugin = dask_worker.plugins.get(campaign)
     if isinstance(plugin, ParcelPlugin):
-        plugin.stop(kill=kill)
+        plugin.stop(kill=False)
 
 
 def version_there() -> str:

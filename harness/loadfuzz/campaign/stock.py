@@ -24,9 +24,10 @@ from loadfuzz.feedback.novelty import Features
 from loadfuzz.rng import Rng
 
 STREAMS_MAX: Final = 64
-"""Streams of one batch."""
+"""Streams of one batch: running them takes a worker less than a second."""
 BYTES_MAX: Final = 4 << 20
-"""Bytes of all of them, but for the first."""
+"""Bytes of all of them, but for the first, which may be as long as any input: a thousand batches a
+minute then move less than 100 MB/s."""
 ACCEPTED_WEIGHT: Final = 4
 _BITS: Final = 53
 

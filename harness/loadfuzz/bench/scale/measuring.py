@@ -86,7 +86,6 @@ def measure(campaign: Path, batch_s: float) -> Measured:
             admit_s=_admit_s(settings.target, campaign, digests[:ENTRIES_MAX]),
             batch_bytes=float(len(packed)),
             stream_bytes=mean * 4 / 3,
-            seeds=seeds,
         ),
         growth=growth,
         bugs=[1.0 / max(m.executions * settings.workers, 1) for m in manifests],

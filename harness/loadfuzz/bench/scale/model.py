@@ -39,7 +39,6 @@ class Costs:
         admit_s: seconds to run one stream that comes back.
         batch_bytes: of the streams that one batch gets, as they travel.
         stream_bytes: of one stream that comes back, as it travels.
-        seeds: streams that the corpus begins with.
     """
 
     rate: float
@@ -49,7 +48,6 @@ class Costs:
     admit_s: float
     batch_bytes: float
     stream_bytes: float
-    seeds: int
 
 
 @dataclass(frozen=True, slots=True)
