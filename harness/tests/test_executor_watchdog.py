@@ -43,6 +43,15 @@ def test_many_short_loads_are_not_one_long_one() -> None:
             watchdog.armed = False
 
 
+def test_ticks_that_come_at_once_are_not_cpu_time() -> None:
+    with Watchdog(1.0) as watchdog:
+        watchdog.serial += 1
+        watchdog.armed = True
+        for _ in range(100):
+            signal.raise_signal(signal.SIGVTALRM)
+        watchdog.armed = False
+
+
 def test_more_time_can_be_allowed() -> None:
     with Watchdog(0.02) as watchdog:
         watchdog.allow(1000)

@@ -9,6 +9,9 @@ raised inside whatever runs, and again at every further tick, since a loader
 may swallow it.  So guarding a load costs next to nothing, and a limit is exact
 to one tick.
 
+A kernel may book a whole tick on whoever it finds running, and on a busy machine
+several at once.  So a tick is a reason to look, and the process's clock decides.
+
 Where a loop happens to be at one tick is chance.  So the stack is looked at at
 every tick, and the calls that were under way at all looks end in the function
 that loops.
@@ -22,6 +25,7 @@ time only: a load that sleeps is the supervisor's to notice.
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os.path import basename
@@ -76,7 +80,9 @@ class Watchdog:
         "armed",
         "limit_s",
         "serial",
+        "_looking",
         "_noticed",
+        "_noticed_s",
         "_old_handler",
         "_old_timer",
         "_ticks",
@@ -91,6 +97,8 @@ class Watchdog:
         self.serial = 0
         self.armed = False
         self._noticed = -1
+        self._noticed_s = 0.0
+        self._looking = False
         self._ticks = 0
         self._times = 1
         self._ticks_max = TICKS_PER_LIMIT
@@ -134,12 +142,22 @@ class Watchdog:
             self.allow(before)
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
+        if self._looking:
+            return  # a look that takes longer than a tick is no look at the loader
+        self._looking = True
+        try:
+            self._look(frame)
+        finally:
+            self._looking = False
+
+    def _look(self, frame: FrameType | None) -> None:
         if not self.armed:
             self._stack = []
             return
         stack = _stack_of(frame)
         if self._noticed != self.serial:
             self._noticed = self.serial
+            self._noticed_s = time.process_time()
             self._ticks = 1
             self._stack = stack
             return
@@ -151,7 +169,11 @@ class Watchdog:
                 break
             common += 1
         self._stack = stack[:common]
-        if self._ticks > self._ticks_max and not _measures(frame):
+        if (
+            self._ticks > self._ticks_max
+            and time.process_time() - self._noticed_s >= self.limit_s * self._times
+            and not _measures(frame)
+        ):
             raise HangError(tuple(_name_of(frame) for frame in self._stack))
 
 
