@@ -2,7 +2,8 @@
 oracle or reporter.
 
 A :class:`Target` describes what is fuzzed and opens a :class:`Subject`, the
-live loader.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
+live loader.  A loader that is no Python, or must not share our process, has a
+:class:`RemoteTarget` instead, which starts an :class:`Executor`.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
 :class:`Trial` of each: what happened, and the means to look closer.  An
 :class:`Oracle` judges trials; a :class:`Mutator` makes the next input; a
 :class:`Reporter` hears the events.  Targets are found by the entry point
@@ -10,8 +11,10 @@ live loader.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from loadfuzz.events import Event
@@ -65,30 +68,100 @@ class Subject(Protocol):
         """Let the guest run ``count`` steps."""
 
 
-class Target(Protocol):
-    """What is fuzzed.  Cheap to make; nothing happens before :meth:`open`.
+class Format(Protocol):
+    """What every target is, wherever its loader runs: streams to start from, and what
+    stands where in one.
 
     Attributes:
         name: as on the command line.
         summary: one line for ``loadfuzz targets``.
-        instrument: top-level packages that Atheris instruments.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def summary(self) -> str: ...
-    @property
-    def instrument(self) -> Sequence[str]: ...
-
-    def open(self) -> Subject:
-        """A loader with a fresh machine."""
 
     def seeds(self) -> Iterable[Seed]:
         """Streams to start from; each must be accepted by the loader."""
 
     def parse(self, stream: bytes) -> Document:
         """The stream as a Document, with the target's own descriptions."""
+
+
+class Target(Format, Protocol):
+    """What is fuzzed.  Cheap to make; nothing happens before :meth:`open`.
+
+    Attributes:
+        instrument: top-level packages that Atheris instruments.
+    """
+
+    @property
+    def instrument(self) -> Sequence[str]: ...
+
+    def open(self) -> Subject:
+        """A loader with a fresh machine."""
+
+
+class Executor(Protocol):
+    """A live loader in a process of its own, which may keep state from load to load.
+
+    It lives within :meth:`RemoteTarget.executor` and is used by one task at a time.
+    """
+
+    async def execute(self, stream: bytes, *, closely: bool = False) -> Execution:
+        """Load a stream, in the state that the loads before have left.
+
+        A loader that dies, hangs or runs out of memory is a verdict; until
+        :meth:`renew` nothing else can be executed.  Cancellation leaves a loader that
+        is only good for being renewed.
+
+        Args:
+            stream: all of its bytes.
+            closely: what is accepted is looked at further: its guest runs, it is saved
+                and loaded again, and trace events are recorded.
+
+        Raises:
+            InfraError: nothing can be said about the stream: the loader was killed
+                from outside, or cannot be spoken to.
+        """
+
+    async def renew(self) -> None:
+        """A fresh process, in place of this one.
+
+        Raises:
+            UsageError: the loader cannot be started so.
+            InfraError: it cannot be started any more.
+        """
+
+
+@runtime_checkable
+class RemoteTarget(Format, Protocol):
+    """What is fuzzed in a process of its own: a QEMU, a command.
+
+    Attributes:
+        stateful: a load may find what those before it have left, so that a failure may
+            take a sequence of streams; otherwise each has a process of its own.
+    """
+
+    @property
+    def stateful(self) -> bool: ...
+
+    def executor(
+        self, folder: Path, load_timeout_s: float
+    ) -> AbstractAsyncContextManager[Executor]:
+        """A loader, started, for the duration of an ``async with`` block.
+
+        However the block is left, no process of it remains.
+
+        Args:
+            folder: for its files; it exists, and is nobody else's.
+            load_timeout_s: CPU seconds after which a load counts as a hang.
+
+        Raises:
+            UsageError: the loader cannot be started so.
+            InfraError: something of ours failed.
+        """
 
 
 @runtime_checkable

@@ -31,10 +31,18 @@ WHOLE: Final = Delivery()
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of a target."""
+    """One input of a target.
+
+    Attributes:
+        stream: what is loaded and judged.
+        delivery: how it arrives.
+        before: streams that the same loader is given first, whatever becomes of them: a
+            loader with a memory may have to be prepared.
+    """
 
     stream: bytes
     delivery: Delivery = WHOLE
+    before: tuple[bytes, ...] = ()
 
     @property
     def digest(self) -> str:

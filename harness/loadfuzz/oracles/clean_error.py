@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Final
 
 from loadfuzz.abc import Cost, Oracle, Trial
-from loadfuzz.execution import Escape, ExitKind
+from loadfuzz.execution import Escape, Execution, ExitKind
 from loadfuzz.findings import Violation
 
 NAME: Final = "clean-error"
@@ -19,7 +19,11 @@ _RECURSION: Final = "RecursionError"
 
 def judge(trial: Trial) -> Violation | None:
     """An alarm when anything but a LoadError left the load."""
-    execution = trial.execution
+    return alarm(trial.execution)
+
+
+def alarm(execution: Execution) -> Violation | None:
+    """The same of what a loader elsewhere did."""
     if execution.kind is ExitKind.CRASHED:
         escape = execution.escape
         if escape is None:

@@ -9,7 +9,7 @@ Proved by the planted bug ``ps2-ring-walk``.
 from typing import Final
 
 from loadfuzz.abc import Cost, Oracle, Trial
-from loadfuzz.execution import ExitKind
+from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.findings import Violation
 from loadfuzz.oracles.clean_error import place_of
 
@@ -18,7 +18,11 @@ NAME: Final = "no-hang"
 
 def judge(trial: Trial) -> Violation | None:
     """An alarm when the load had to be interrupted."""
-    execution = trial.execution
+    return alarm(trial.execution)
+
+
+def alarm(execution: Execution) -> Violation | None:
+    """The same of what a loader elsewhere did."""
     if execution.kind is not ExitKind.TIMED_OUT:
         return None
     where = place_of(execution.escape) if execution.escape is not None else ""
