@@ -2,9 +2,10 @@
 oracle or reporter.
 
 A :class:`Target` describes what is fuzzed and opens a :class:`Subject`, the
-live loader.  A loader that is no Python, or must not share our process, has a
-:class:`RemoteTarget` instead, which starts an :class:`Executor`.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
-:class:`Trial` of each: what happened, and the means to look closer.  An
+live loader.  An executor feeds it :class:`~loadfuzz.inputs.Input` and makes a
+:class:`Trial` of each: what happened, and the means to look closer.  A loader that
+is no Python, or must not share our process, has a :class:`RemoteTarget` instead,
+which starts an :class:`Executor` of its own.  An
 :class:`Oracle` judges trials; a :class:`Mutator` makes the next input; a
 :class:`Reporter` hears the events.  Targets are found by the entry point
 ``loadfuzz.targets``, ours as anyone else's.
