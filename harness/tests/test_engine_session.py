@@ -8,9 +8,10 @@ import pytest
 from loadfuzz.abc import Cost, Oracle, Trial
 from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.clock import ManualClock
+from loadfuzz.engines.account import PROGRESS_EXECUTIONS, child_size_max
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
-from loadfuzz.engines.session import PROGRESS_EXECUTIONS, Session, child_size_max
+from loadfuzz.engines.session import Session
 from loadfuzz.events import Event, Progress
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.findings import Finding

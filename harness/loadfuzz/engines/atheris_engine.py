@@ -25,9 +25,10 @@ from typing import Final, NoReturn
 
 import atheris
 
+from loadfuzz.engines.account import child_size_max, worker_folder
 from loadfuzz.engines.breeding import Breeder
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
-from loadfuzz.engines.session import Session, child_size_max, worker_folder
+from loadfuzz.engines.session import Session
 from loadfuzz.errors import InfraError, LoadfuzzError
 from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.rng import Rng

@@ -13,7 +13,7 @@ must not end a campaign of any engine.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from loadfuzz.abc import Mutable, Target
+from loadfuzz.abc import Format, Mutable
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.executors.documents import Documents
 from loadfuzz.mutation import splice
@@ -68,7 +68,7 @@ class Breeder:
 
     def __init__(
         self,
-        target: Target,
+        target: Format,
         documents: Documents,
         stack: MutationStack,
         rng: Rng,

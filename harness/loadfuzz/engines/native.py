@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from loadfuzz.engines.account import Account, child_size_max
 from loadfuzz.engines.breeding import Breeder
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.schedule import Schedule
-from loadfuzz.engines.session import Session, child_size_max
 from loadfuzz.errors import InfraError
 from loadfuzz.events import MachineryWarning
 from loadfuzz.feedback.novelty import Observation
@@ -21,6 +21,9 @@ from loadfuzz.storage import Corpus, CorruptEntryError, Outsiders, explain
 
 SHARE_EXECUTIONS: Final = 2048
 """Executions between two looks for what other workers added: some seconds."""
+
+AVOIDED_MAX: Final = 16
+"""Children in a row that are not run because their failure is known; then one is."""
 
 
 class NativeEngine:
@@ -34,7 +37,7 @@ class NativeEngine:
     """
 
     def __init__(
-        self, session: Session, rng: Rng, operators: Mapping[str, int] | None = None
+        self, session: Account, rng: Rng, operators: Mapping[str, int] | None = None
     ) -> None:
         self._session = session
         self._rng = rng.child("schedule")
@@ -46,7 +49,7 @@ class NativeEngine:
             ),
             rng.child("mutation"),
             child_size_max(0),
-            session.judge.fault,
+            session.fault,
         )
         self._corpus = Corpus(Path(session.batch.out) / "corpus")
         self._schedule = Schedule(session.novelty)
@@ -75,9 +78,14 @@ class NativeEngine:
         # With a budget in executions the run has to be the same every time, so what others
         # add at their own pace must not be seen.
         shares = session.batch.executions is None
+        avoided = 0
         while True:
             parent = schedule.draw(self._rng).stream
             child, lineage = breeder.child(parent, self._rng.choice(schedule.entries).stream)
+            if avoided < AVOIDED_MAX and session.avoids(child, lineage):
+                avoided += 1
+                continue
+            avoided = 0
             session.tally.applied(lineage.mutations)
             self._keep(child, session.run(child, lineage), lineage)
             reason = session.ended()

@@ -6,40 +6,25 @@ load has to pay is this file and what it calls.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Final
 
 from loadfuzz.abc import Oracle, Target
 from loadfuzz.campaign.batch import Batch, BatchResult
-from loadfuzz.clock import Clock, SystemClock
+from loadfuzz.clock import Clock
+from loadfuzz.engines.account import Account
 from loadfuzz.engines.judging import Emit, Judge, WriteFinding
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.looks import CloserLooks
-from loadfuzz.engines.tally import Tally
-from loadfuzz.events import CorpusAdded
 from loadfuzz.execution import ExitKind
-from loadfuzz.executors.documents import Documents
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
-from loadfuzz.feedback.novelty import Novelty, Observation
+from loadfuzz.feedback.novelty import Observation
 from loadfuzz.findings import Violation
-from loadfuzz.inputs import STREAM_SIZE_MAX, Input
-
-PROGRESS_S: Final = 0.5
-"""Time between two reports of totals."""
-
-PROGRESS_EXECUTIONS: Final = 64
-"""Executions between them where the budget is one of executions: there the same
-seed has to give the same events, and a clock does not.  Few enough that even a
-target that hangs each time is not taken for a worker that is stuck."""
-
-CHILD_SIZE_MIN: Final = 1 << 16
-"""Smallest bound on the size of children; below it mutators lack room."""
+from loadfuzz.inputs import Input
 
 
-class Session:
+class Session(Account):
     """What a worker keeps between executions.
 
     Args:
@@ -53,13 +38,6 @@ class Session:
         stopped: somebody wants the worker to end.
         clock: for the budget in seconds.
         heard: hears every alarm, see :class:`~loadfuzz.engines.judging.Judge`.
-
-    Attributes:
-        tally: the numbers so far.
-        novelty: the feedback so far.
-        documents: trees by stream.
-        corpus_size: entries of the corpus, for reports.
-        added: digests of the entries this worker added.
 
     Raises:
         InfraError: the target cannot be opened.
@@ -78,14 +56,8 @@ class Session:
         clock: Clock | None = None,
         heard: Callable[[Violation], None] | None = None,
     ) -> None:
-        self.batch = batch
-        self.target = target
-        self.emit = emit
-        self.tally = Tally()
-        self.novelty = Novelty()
-        self.documents = Documents(target)
-        self.corpus_size = 0
-        self.added: list[str] = []
+        super().__init__(batch, target, emit, stopped, clock)
+        self.target: Target = target
         self._executor = InProcessExecutor(target, watchdog, self.documents)
         self.judge = Judge(
             batch,
@@ -99,24 +71,9 @@ class Session:
         self._pending: tuple[LoadTrial, bool, Lineage] | None = None
         self._looked = CloserLooks()
         self._last_input = last_input
-        self._stopped = stopped
-        self._clock = clock or SystemClock()
-        self._start_s = self._progress_s = self._clock.now_s()
-        self._progress_at = PROGRESS_EXECUTIONS
 
     def run(self, stream: bytes, lineage: Lineage) -> Observation:
-        """Run one input, judge it, count it.
-
-        Args:
-            stream: the input.
-            lineage: where it came from.
-
-        Returns:
-            What feedback says about it.
-
-        Raises:
-            InfraError: the target has no working loader any more.
-        """
+        """See :meth:`Account.run`."""
         seen = self.execute(stream, lineage)
         self.judge_pending()
         return seen
@@ -141,7 +98,7 @@ class Session:
         return seen
 
     def observe(self, stream: bytes) -> Observation:
-        """Run an input that was judged before, for what it shows alone."""
+        """See :meth:`Account.observe`."""
         seen = self.execute(stream, NO_LINEAGE)
         self._pending = None
         self._last_input.end()
@@ -156,47 +113,12 @@ class Session:
             self.judge.judge(trial, new=new, lineage=lineage)
             self._last_input.end()
 
-    def ended(self) -> str:
-        """Why the worker should end now, "" while it should not; to be asked
-        after every execution, since it also reports progress when that is due."""
-        batch = self.batch
-        done = self.tally.executions
-        if batch.executions is not None:
-            if done >= self._progress_at:
-                self._progress_at = done + PROGRESS_EXECUTIONS
-                self.report()
-            if done >= batch.executions:
-                return "budget"
-        if batch.executions is None or batch.seconds is not None:
-            now_s = self._clock.now_s()
-            if batch.executions is None and now_s - self._progress_s >= PROGRESS_S:
-                self._progress_s = now_s
-                self.report()
-            if batch.seconds is not None and now_s - self._start_s >= batch.seconds:
-                return "budget"
-        return "stopped" if self._stopped() else ""
-
-    def report(self) -> None:
-        """Tell the totals."""
-        self.emit(self.tally.progress(self.batch.worker, self.corpus_size))
-
-    def added_entry(
-        self, digest: str, size: int, operators: tuple[str, ...], seen: Observation | None = None
-    ) -> None:
-        """An entry was added to the corpus."""
-        self.added.append(digest)
-        self.corpus_size += 1
-        features: tuple[str, ...] = ()
-        behaviour = ""
-        if seen is not None:
-            features = self.novelty.names(seen.fresh)
-            behaviour = self.novelty.behaviour(seen.features)
-        self.emit(CorpusAdded(
-            self.batch.worker, digest, size, self.tally.executions, operators, features, behaviour
-        ))  # fmt: skip
+    def fault(self, doing: str, error: BaseException) -> None:
+        """See :meth:`Account.fault`."""
+        self.judge.fault(doing, error)
 
     def result(self, reason: str) -> BatchResult:
-        """What it all came to."""
+        """See :meth:`Account.result`."""
         return BatchResult(
             self.tally.executions,
             tuple(self.added),
@@ -206,15 +128,3 @@ class Session:
             reason,
             self.judge.faults,
         )
-
-
-def child_size_max(largest: int) -> int:
-    """Bound on the size of children, for a largest seed of so many bytes."""
-    return min(STREAM_SIZE_MAX, max(CHILD_SIZE_MIN, 2 * largest))
-
-
-def worker_folder(batch: Batch) -> Path:
-    """Folder of the worker within the campaign's; made if need be."""
-    path = Path(batch.out) / f"worker-{batch.worker}"
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -101,8 +101,8 @@ def _run_native(session: "Session") -> str:
 def _run_atheris(
     session: "Session", arguments: Sequence[str], close: Callable[[], None]
 ) -> NoReturn:
+    from loadfuzz.engines.account import worker_folder
     from loadfuzz.engines.atheris_engine import AtherisEngine
-    from loadfuzz.engines.session import worker_folder
     from loadfuzz.engines.wrapper import NAME
     from loadfuzz.rng import Rng
 
@@ -256,8 +256,8 @@ def import_instrumented(name: str, packages: Sequence[str]) -> None:
 
 def _guard_process(batch: Batch) -> None:
     """Bound the process's memory, and have its stack written when a signal kills it."""
+    from loadfuzz.engines.account import worker_folder
     from loadfuzz.engines.last_input import STACK_NAME
-    from loadfuzz.engines.session import worker_folder
 
     # Not closed: it has to be open when the signal comes.
     stack = os.open(

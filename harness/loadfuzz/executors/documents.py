@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Final
 
-from loadfuzz.abc import Target
+from loadfuzz.abc import Format
 from loadfuzz.places import Places
 from savevm.document import Document
 
@@ -29,7 +29,7 @@ class Documents:
     __slots__ = ("_bytes", "_bytes_max", "_places", "_streams_max", "_target")
 
     def __init__(
-        self, target: Target, *, streams_max: int = STREAMS_MAX, bytes_max: int = BYTES_MAX
+        self, target: Format, *, streams_max: int = STREAMS_MAX, bytes_max: int = BYTES_MAX
     ) -> None:
         self._target = target
         self._streams_max = streams_max

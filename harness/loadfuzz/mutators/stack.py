@@ -11,7 +11,7 @@ geometrically.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from loadfuzz.abc import ChoosesOperators, Mutable, Mutator, Target
+from loadfuzz.abc import ChoosesOperators, Format, Mutable, Mutator
 from loadfuzz.mutation import Mutation, splice
 from loadfuzz.mutators import ALL
 from loadfuzz.mutators.operator import Operator
@@ -54,7 +54,7 @@ class MutationStack:
 
     @classmethod
     def of(
-        cls, target: Target, swarm: Rng, operators: Mapping[str, int] | None = None
+        cls, target: Format, swarm: Rng, operators: Mapping[str, int] | None = None
     ) -> "MutationStack":
         """The built-in operators that suit a target.
 

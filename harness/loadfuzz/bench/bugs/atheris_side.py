@@ -13,9 +13,9 @@ import atheris
 
 from loadfuzz.bench.bugs.session import BugSession
 from loadfuzz.bench.bugs.trial import TrialRequest
+from loadfuzz.engines.account import child_size_max
 from loadfuzz.engines.atheris_engine import AtherisEngine
 from loadfuzz.engines.lineage import NO_LINEAGE
-from loadfuzz.engines.session import child_size_max
 from loadfuzz.errors import InfraError
 from loadfuzz.mutators.dictionary import dictionary_of, libfuzzer_syntax
 from loadfuzz.rng import Rng
