@@ -110,6 +110,11 @@ class Executor(Protocol):
     It lives within :meth:`RemoteTarget.executor` and is used by one task at a time.
     """
 
+    @property
+    def generation(self) -> int:
+        """Another number for each process; an executor may take a fresh one by itself, at
+        the beginning of :meth:`execute`."""
+
     async def execute(self, stream: bytes, *, closely: bool = False) -> Execution:
         """Load a stream, in the state that the loads before have left.
 
@@ -169,7 +174,7 @@ class RemoteTarget(Format, Protocol):
 class HasVariants(Protocol):
     """A target that comes in several forms, ``NAME:VARIANT``: optional."""
 
-    def variant(self, name: str) -> Target:
+    def variant(self, name: str) -> "Target | RemoteTarget":
         """The form of that name; its own name is ``NAME:VARIANT``.
 
         Raises:

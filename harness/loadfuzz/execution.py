@@ -15,6 +15,11 @@ class ExitKind(StrEnum):
     TIMED_OUT = "timed-out"
     OUT_OF_MEMORY = "out-of-memory"
 
+    @property
+    def ends_process(self) -> bool:
+        """Whether a loader in a process of its own is no good after it."""
+        return self not in (ExitKind.ACCEPTED, ExitKind.REJECTED)
+
 
 class Depth(IntEnum):
     """How deep into the stream the loader came: the funnel of the live screen."""

@@ -45,6 +45,20 @@ def folder_name(signature: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """Where a stream of :attr:`~loadfuzz.inputs.Input.before` came from.
+
+    Attributes:
+        parent_stream: the stream it was made from; ``b""`` when nobody knows, the stream
+            itself when it is a good one.
+        mutations: what was changed.
+    """
+
+    parent_stream: bytes = b""
+    mutations: tuple[Mutation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A violation with everything that is needed to see it again.
 
@@ -61,6 +75,7 @@ class Finding:
         executions: of that worker when it was found.
         reliability: of (n) re-runs in a fresh executor, (k) did it again.
         load_timeout_s: CPU seconds after which a load counted as a hang.
+        earlier: of each stream that has to be loaded before, where it came from.
     """
 
     target: str
@@ -75,6 +90,7 @@ class Finding:
     executions: int = 0
     reliability: tuple[int, int] = field(default=(0, 0))
     load_timeout_s: float = LOAD_TIMEOUT_S
+    earlier: tuple[Earlier, ...] = ()
 
     @property
     def signature(self) -> str:

@@ -167,7 +167,16 @@ class Places:
 def group_of(leaf: Node) -> str:
     """What a leaf is called, indices aside.  Where a device has no description its reads
     are told apart by their order."""
-    return leaf.path if leaf.role is Role.DATA else _INDEX.sub("", leaf.path)
+    return leaf.path if leaf.role is Role.DATA else without_indices(leaf.path)
+
+
+def without_indices(path: str) -> str:
+    """A path in which elements of one array, and devices of one kind, are alike.
+
+    >>> without_indices("nic~1/rx_ring[3]")
+    'nic/rx_ring'
+    """
+    return _INDEX.sub("", path)
 
 
 def _listed(node: Node, numbers: list[Node]) -> Listed | None:

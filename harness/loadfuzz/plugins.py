@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Final, cast
 from loadfuzz.errors import InfraError, UsageError
 
 if TYPE_CHECKING:  # the interfaces pull in the loader, which a list of names does not need
-    from loadfuzz.abc import Target
+    from loadfuzz.abc import RemoteTarget, Target
 
 TARGETS: Final = "loadfuzz.targets"
 """Entry-point group of targets."""
 
-_TARGET_NEEDS: Final = ("name", "summary", "instrument", "open", "seeds", "parse")
+_FORMAT_NEEDS: Final = ("name", "summary", "seeds", "parse")
+_TARGET_NEEDS: Final = (*_FORMAT_NEEDS, "instrument", "open")
+_REMOTE_NEEDS: Final = (*_FORMAT_NEEDS, "stateful", "executor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,28 @@ def check_target_name(name: str, known: dict[str, Plugin] | None = None) -> Plug
 
 
 def load_target(spec: str) -> "Target":
+    """The target of that name, whose loader runs in our process.
+
+    Args:
+        spec: see :func:`load_any_target`.
+
+    Raises:
+        UsageError: there is none, or there are two; it does not fit; or its loader
+            runs in a process of its own.
+        InfraError: it cannot be imported, or is no target.
+    """
+    from loadfuzz.abc import RemoteTarget
+
+    target = load_any_target(spec)
+    if isinstance(target, RemoteTarget):
+        raise UsageError(
+            f"the loader of target {spec!r} runs in a process of its own, and this needs one that "
+            "runs in ours; name another target"
+        )
+    return target
+
+
+def load_any_target(spec: str) -> "Target | RemoteTarget":
     """The target of that name, fitted to a stream if ``spec`` says so.
 
     Args:
@@ -101,6 +125,7 @@ def load_target(spec: str) -> "Target":
         UsageError: there is none, or there are two; or it does not fit.
         InfraError: it cannot be imported, or is no target.
     """
+    from loadfuzz.abc import RemoteTarget
     from loadfuzz.fitting import refit  # it pulls in the loader, as the target does
 
     name, colon, variant = spec.partition("@")[0].partition(":")
@@ -114,17 +139,21 @@ def load_target(spec: str) -> "Target":
             f"target {name!r}{by} cannot be imported from {plugin.where}: "
             f"{type(error).__name__}: {error}; install what it needs, or repair it"
         ) from error
-    missing = [need for need in _TARGET_NEEDS if not hasattr(target, need)]
+    remote = hasattr(target, "executor")
+    needs = _REMOTE_NEEDS if remote else _TARGET_NEEDS
+    missing = [need for need in needs if not hasattr(target, need)]
     if missing:
         raise InfraError(
             f"target {name!r}{by}, {plugin.where}, is no target: it lacks {', '.join(missing)}; "
-            "see loadfuzz.abc.Target"
+            f"see loadfuzz.abc.{'RemoteTarget' if remote else 'Target'}"
         )
-    whole = cast("Target", target)
-    return refit(_variant_of(whole, variant) if colon else whole, spec)
+    whole = cast("Target | RemoteTarget", target)
+    if colon:
+        whole = _variant_of(whole, variant)
+    return whole if isinstance(whole, RemoteTarget) else refit(whole, spec)
 
 
-def _variant_of(target: "Target", variant: str) -> "Target":
+def _variant_of(target: "Target | RemoteTarget", variant: str) -> "Target | RemoteTarget":
     from loadfuzz.abc import HasVariants
 
     if not isinstance(target, HasVariants):

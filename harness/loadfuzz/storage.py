@@ -207,20 +207,17 @@ class Corpus:
         return stream
 
 
-class Outsiders:
-    """Which streams of a corpus came from outside, in a file beside it.
-
-    A worker has these judged.  All others were judged where they were made, before they were
-    kept; nobody need look at them again.
+class DigestFile:
+    """A set of streams' digests in a file, such as :func:`outsiders_of`.
 
     Args:
-        campaign: its folder.
+        path: of the file.
     """
 
     __slots__ = ("_path",)
 
-    def __init__(self, campaign: Path) -> None:
-        self._path = campaign / "outsiders"
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def add(self, digests: Iterable[str]) -> None:
         """Further ones.
@@ -241,6 +238,28 @@ class Outsiders:
             return frozenset(self._path.read_text().split())
         except FileNotFoundError:
             return None
+
+
+def outsiders_of(campaign: Path) -> DigestFile:
+    """Which streams of a corpus came from outside.
+
+    A worker has these judged.  All others were judged where they were made, before they were
+    kept; nobody need look at them again.
+
+    Args:
+        campaign: its folder.
+    """
+    return DigestFile(campaign / "outsiders")
+
+
+def seeds_of(campaign: Path) -> DigestFile:
+    """Which streams of a corpus are seeds, made by the target or by people: what is found is
+    told apart from these.
+
+    Args:
+        campaign: its folder.
+    """
+    return DigestFile(campaign / "seeds")
 
 
 LOCK_TRIES: Final = 5

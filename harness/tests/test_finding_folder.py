@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
-from loadfuzz.findings import Finding, Violation, folder_name
+from loadfuzz.findings import Earlier, Finding, Violation, folder_name
 from loadfuzz.inputs import Delivery, Input, digest_of
 from loadfuzz.mutation import Mutation, Splice, apply
-from loadfuzz.repro.folder import FORMAT_VERSION, read_finding, write_finding
+from loadfuzz.repro.folder import FORMAT_OF_ONE, FORMAT_VERSION, read_finding, write_finding
 from loadfuzz.repro.hexdump import changed, picture
 from loadfuzz.repro.report import WIDTH, write_report
 
@@ -61,6 +61,41 @@ def test_a_finding_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert (folder / "parent").read_bytes() == PARENT
 
 
+def sequence() -> Finding:
+    """One that takes two streams before its own: a changed one and a good one."""
+    planted = apply([MUTATION], PARENT)
+    return make_finding(
+        input=Input(PARENT, before=(planted, PARENT)),
+        mutations=(),
+        earlier=(Earlier(PARENT, (MUTATION,)), Earlier(PARENT)),
+    )
+
+
+def test_a_finding_of_several_streams_comes_back_too(tmp_path: Path) -> None:
+    finding = sequence()
+    folder = folder_of(tmp_path, finding)
+    assert read_finding(folder) == finding
+    assert (folder / "before-1").read_bytes() == apply([MUTATION], PARENT)
+    assert (folder / "before-2").read_bytes() == PARENT
+    manifest = json.loads((folder / "finding.json").read_text())
+    assert manifest["format_version"] == FORMAT_VERSION
+
+
+def test_the_report_of_several_streams_shows_each_in_turn() -> None:
+    text = write_report(sequence(), "findings/x")
+    first, second = text.index("before-1"), text.index("before-2")
+    assert first < text.index(MUTATION.path) < text.index("^^") < second
+    assert second < text.index("a good stream, as it is")
+    assert all(len(line) <= WIDTH for line in text.splitlines())
+
+
+def test_a_stream_to_be_loaded_first_that_was_changed_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, sequence())
+    (folder / "before-2").write_bytes(b"else")
+    with pytest.raises(UsageError, match="before-2 is not what was found"):
+        read_finding(folder)
+
+
 texts = st.text(max_size=30)
 executions = st.builds(
     Execution,
@@ -105,7 +140,7 @@ def test_the_first_finding_of_a_signature_is_kept(tmp_path: Path) -> None:
 
 def test_the_manifest_says_what_scripts_want_to_know(tmp_path: Path) -> None:
     manifest = json.loads((folder_of(tmp_path, make_finding()) / "finding.json").read_text())
-    assert manifest["format_version"] == FORMAT_VERSION
+    assert manifest["format_version"] == FORMAT_OF_ONE
     assert manifest["target"] == "planted"
     assert manifest["signature"] == "footer:timer"
     assert manifest["oracle"] == "footer"

@@ -15,7 +15,7 @@ from loadfuzz.engines.last_input import LastInput, describe_death
 from loadfuzz.events import Event
 from loadfuzz.execution import ExitKind
 from loadfuzz.inputs import digest_of
-from loadfuzz.storage import Corpus, Outsiders
+from loadfuzz.storage import Corpus, outsiders_of
 from loadfuzz.testing.installed import Installed, install_target
 
 SEEDS = (b"QEVMaa", b"QEVMbbb")
@@ -156,7 +156,7 @@ def test_the_same_seed_gives_the_same_events(installed: Installed) -> None:
 def test_streams_that_were_made_here_are_run_and_not_judged_again(installed: Installed) -> None:
     streams = (*SEEDS, b"QEVMX", b"QEVMX, too")
     out, path = lay_out(installed, streams, target="scripted", executions=len(streams))
-    Outsiders(out).add(map(digest_of, SEEDS))
+    outsiders_of(out).add(map(digest_of, SEEDS))
     heard, code, err = run(installed, path)
     assert code == 0, err
     assert not any(isinstance(event, events.FindingAnnounced) for event in heard)
@@ -166,8 +166,8 @@ def test_streams_that_were_made_here_are_run_and_not_judged_again(installed: Ins
     assert last.judged["clean-error"] == len(SEEDS)
 
     # What comes from outside later is judged, and what came before still is.
-    Outsiders(out).add([digest_of(b"QEVMX")])
-    assert Outsiders(out).read() == frozenset({*map(digest_of, SEEDS), digest_of(b"QEVMX")})
+    outsiders_of(out).add([digest_of(b"QEVMX")])
+    assert outsiders_of(out).read() == frozenset({*map(digest_of, SEEDS), digest_of(b"QEVMX")})
     heard, code, err = run(installed, path)
     assert sum(isinstance(event, events.FindingAnnounced) for event in heard) == 1
 

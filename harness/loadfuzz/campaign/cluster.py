@@ -37,7 +37,7 @@ from loadfuzz.engines.last_input import NAME as LAST_INPUT
 from loadfuzz.errors import InfraError
 from loadfuzz.fitting import split
 from loadfuzz.rng import Rng
-from loadfuzz.storage import CorruptEntryError, Outsiders, write_atomic
+from loadfuzz.storage import CorruptEntryError, outsiders_of, write_atomic
 
 LOCAL: Final = "local"
 """In place of an address: have a cluster of our own on this machine."""
@@ -139,7 +139,7 @@ class ClusterCrew:
         if self._course.stopping:
             return
         folder, settings = self._course.folder, self._course.settings
-        outsiders = Outsiders(folder.path).read()
+        outsiders = outsiders_of(folder.path).read()
 
         def known(answer: Answer) -> None:
             inside = outsiders is not None and answer.digest not in outsiders

@@ -35,7 +35,7 @@ from loadfuzz.events import Event
 from loadfuzz.exitcodes import ExitCode
 from loadfuzz.fitting import SEPARATOR
 from loadfuzz.inputs import digest_of
-from loadfuzz.storage import CorruptEntryError, Outsiders
+from loadfuzz.storage import CorruptEntryError, outsiders_of
 
 PARCEL: Final = "parcel.json"
 _CAMPAIGN: Final = "campaign"
@@ -116,7 +116,7 @@ def work(place: Path, send: Callable[[Message], None], clock: Clock) -> None:
     with folder.locked(settings):
         for stream in parcel.streams:
             folder.corpus.add(stream)
-        Outsiders(folder.path).add(parcel.outsiders)
+        outsiders_of(folder.path).add(parcel.outsiders)
         supervisor = Supervisor(
             settings,
             folder,

@@ -21,7 +21,7 @@ from loadfuzz.children import Exit, spawn
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.events import Event
 from loadfuzz.inputs import digest_of
-from loadfuzz.storage import Outsiders, write_atomic
+from loadfuzz.storage import outsiders_of, write_atomic
 
 SILENCE_MAX_S: Final = 30.0
 """Longest time the target may take over one seed, or over being imported."""
@@ -80,6 +80,7 @@ class Preparation:
         self._given: dict[str, str] = {}
         self._failed: prepare.Failed | None = None
         self._done = False
+        self._remote = False
         self._patience: asyncio.Timeout | None = None
 
     async def run(self) -> Prepared:
@@ -96,7 +97,7 @@ class Preparation:
             ))  # fmt: skip
         if self._folder.resumed:
             # Another build, other oracles, streams that somebody put there: all are judged anew.
-            Outsiders(self._folder.path).add(self._folder.corpus.digests())
+            outsiders_of(self._folder.path).add(self._folder.corpus.digests())
         self._read_given()
         request = Request(
             target=self._settings.target,
@@ -173,6 +174,13 @@ class Preparation:
         wanted = self._settings.engine
         if wanted is Engine.NATIVE:
             return wanted
+        if self._remote:
+            if wanted is Engine.ATHERIS:
+                raise UsageError(
+                    f"the loader of {self._target} runs in a process of its own, which Atheris "
+                    "cannot see into; leave --engine away, or use --engine native"
+                )
+            return Engine.NATIVE
         if not self._atheris_problem:
             return Engine.ATHERIS
         if wanted is Engine.ATHERIS:
@@ -220,6 +228,8 @@ class Preparation:
                     self._tell(events.MachineryWarning(
                         f"the seeds are not of the target's own machine; fuzzing {message.summary}"
                     ))  # fmt: skip
+            case prepare.RunsRemote():
+                self._remote = True
             case prepare.FittingAll():
                 self._trying, self._fitting = "", True
             case prepare.FittingDone():

@@ -8,16 +8,18 @@ happened.  A target that can be fitted to the given seeds is: to all at once, an
 should that fail to each alone, so that a bad seed is known by name.
 """
 
+import asyncio
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, TypeAlias
 
 import msgspec
 
 from loadfuzz import codec
-from loadfuzz.abc import Target
+from loadfuzz.abc import RemoteTarget, Target
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.campaign.seeding import check_stream
 from loadfuzz.channel import Channel
@@ -28,8 +30,8 @@ from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.fitting import SEPARATOR, fit, split
 from loadfuzz.inputs import Input, Seed, digest_of
-from loadfuzz.plugins import load_target
-from loadfuzz.storage import Corpus, Outsiders, explain, write_atomic
+from loadfuzz.plugins import load_any_target
+from loadfuzz.storage import Corpus, explain, outsiders_of, seeds_of, write_atomic
 
 LOAD_TIMES: Final = 2.5
 """One seed may take so many times what a load may: more than a worker allows, so
@@ -90,6 +92,10 @@ class SeedTrying(_Message, frozen=True, tag="seed-trying"):
     """A seed is about to be loaded."""
 
     name: str
+
+
+class RunsRemote(_Message, frozen=True, tag="runs-remote"):
+    """The loader has a process of its own, so Atheris cannot see into it."""
 
 
 class FittingAll(_Message, frozen=True, tag="fitting-all"):
@@ -154,6 +160,7 @@ Message: TypeAlias = (
     | Failed
     | FittingAll
     | FittingDone
+    | RunsRemote
     | SeedFitting
     | SeedTried
     | SeedTrying
@@ -194,7 +201,7 @@ def prepare(request: Request, channel: Channel) -> None:
     """
     if request.try_atheris:
         _send(channel, AtherisFound(_atheris_problem()))
-    target = load_target(request.target)
+    target = load_any_target(request.target)
     corpus = Corpus(Path(request.corpus))
     seeds: dict[str, str] = {}
     if request.own_seeds:
@@ -210,9 +217,13 @@ def prepare(request: Request, channel: Channel) -> None:
             seeds[seed.name] = digest_of(seed.stream)
     seeds.update(request.given)
     try:
-        Outsiders(corpus.folder.parent).add(seeds.values())
+        outsiders_of(corpus.folder.parent).add(seeds.values())
     except OSError as error:
         raise explain(error, f"writing beside {request.corpus}") from error
+    if isinstance(target, RemoteTarget):
+        asyncio.run(_try_remote(target, seeds, request, channel))
+        _send(channel, Done())
+        return
     with Watchdog(request.load_timeout_s * LOAD_TIMES) as watchdog:
         if request.given:
             given = _seeds_in(corpus, request.given)
@@ -231,6 +242,29 @@ def prepare(request: Request, channel: Channel) -> None:
                 execution = executor.execute(Input(corpus.read(digest)), trace=False).execution
                 _send(channel, SeedTried(name, _problem_of(execution)))
     _send(channel, Done())
+
+
+async def _try_remote(
+    target: RemoteTarget, seeds: dict[str, str], request: Request, channel: Channel
+) -> None:
+    """Load each seed into a loader that has a process of its own."""
+    campaign = Path(request.corpus).parent
+    _send(channel, RunsRemote())
+    try:
+        seeds_of(campaign).add(seeds.values())
+    except OSError as error:
+        raise explain(error, f"writing to {campaign}") from error
+    corpus = Corpus(Path(request.corpus))
+    with TemporaryDirectory(prefix="loadfuzz-") as folder:
+        async with target.executor(Path(folder), request.load_timeout_s) as executor:
+            for name, digest in seeds.items():
+                if name in request.skip:
+                    continue
+                _send(channel, SeedTrying(name))
+                execution = await executor.execute(corpus.read(digest))
+                _send(channel, SeedTried(name, _problem_of(execution)))
+                if execution.kind.ends_process:
+                    await executor.renew()
 
 
 def _fit(

@@ -17,7 +17,7 @@ from loadfuzz.events import MachineryWarning
 from loadfuzz.feedback.novelty import Observation
 from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.rng import Rng
-from loadfuzz.storage import Corpus, CorruptEntryError, Outsiders, explain
+from loadfuzz.storage import Corpus, CorruptEntryError, explain, outsiders_of
 
 SHARE_EXECUTIONS: Final = 2048
 """Executions between two looks for what other workers added: some seconds."""
@@ -115,7 +115,7 @@ class NativeEngine:
     def _take_in(self) -> str:
         """Run and take in what is in the corpus and was not seen before."""
         session = self._session
-        outsiders = Outsiders(Path(session.batch.out)).read()
+        outsiders = outsiders_of(Path(session.batch.out)).read()
         for digest in list(self._corpus.digests()):
             if digest in self._known:
                 continue

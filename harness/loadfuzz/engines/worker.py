@@ -31,7 +31,8 @@ from loadfuzz.events import Event, WorkerEnded, WorkerStarted, encode
 from loadfuzz.exitcodes import ExitCode
 
 if TYPE_CHECKING:  # they import the loader
-    from loadfuzz.abc import Target
+    from loadfuzz.abc import RemoteTarget, Target
+    from loadfuzz.engines.account import Account
     from loadfuzz.engines.session import Session
 
 INSTRUMENT: Final = "--instrument"
@@ -68,15 +69,18 @@ def run_batch(
         UsageError: there is no such target.
         InfraError: our machinery or its surroundings failed.
     """
+    from loadfuzz.abc import RemoteTarget
     from loadfuzz.engines.last_input import LastInput
     from loadfuzz.engines.session import Session
     from loadfuzz.executors.watchdog import SUSPICION_SHARE, Watchdog
     from loadfuzz.oracles import ALL
-    from loadfuzz.plugins import load_target
+    from loadfuzz.plugins import load_any_target
     from loadfuzz.repro.folder import write_finding
     from loadfuzz.storage import explain
 
-    target = load_target(batch.target)
+    target = load_any_target(batch.target)
+    if isinstance(target, RemoteTarget):
+        return _run_remote(batch, target, emit, stopped)
     try:
         last_input = LastInput(Path(batch.out), batch)
     except OSError as error:
@@ -89,6 +93,21 @@ def run_batch(
             _run_atheris(session, arguments, last_input.close)
         reason = _run_native(session)
         return _finish(session, reason)
+
+
+def _run_remote(
+    batch: Batch,
+    target: "RemoteTarget",
+    emit: Callable[[Event], None],
+    stopped: Callable[[], bool],
+) -> BatchResult:
+    import asyncio
+
+    from loadfuzz.engines.remote_loop import run_remote
+    from loadfuzz.repro.folder import write_finding
+
+    session, reason = asyncio.run(run_remote(batch, target, emit, write_finding, stopped))
+    return _finish(session, reason)
 
 
 def _run_native(session: "Session") -> str:
@@ -125,7 +144,7 @@ def _run_atheris(
 _GOOD_REASONS: Final = frozenset({"budget", "stopped"})
 
 
-def _finish(session: "Session", reason: str) -> BatchResult:
+def _finish(session: "Account", reason: str) -> BatchResult:
     session.report()
     session.emit(
         WorkerEnded(session.batch.worker, session.tally.executions, reason, restarted=False)

@@ -5,6 +5,7 @@ line per run; when the target takes the process along, what a worker leaves
 behind is left here too, so that the death is the same finding as before.
 """
 
+import asyncio
 import faulthandler
 import os
 import resource
@@ -13,24 +14,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from loadfuzz import codec
-from loadfuzz.abc import Oracle, Target
+from loadfuzz.abc import Oracle, RemoteTarget, Target
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S, Batch, Engine
 from loadfuzz.channel import Channel
 from loadfuzz.engines.judging import alarm_of
 from loadfuzz.engines.last_input import STACK_NAME, LastInput
 from loadfuzz.engines.worker import ADDRESS_SPACE_EXTRA
 from loadfuzz.errors import LoadfuzzError, UsageError
-from loadfuzz.execution import Depth, ExitKind
+from loadfuzz.execution import Depth, Execution, ExitKind
 from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Delivery, Input
-from loadfuzz.oracles import ALL
-from loadfuzz.plugins import load_target
+from loadfuzz.oracles import ALL, clean_error, no_hang
+from loadfuzz.plugins import load_any_target
+from loadfuzz.triage.sequences import run_sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Request:
 
     Attributes:
         target: its name.
-        stream, delivery: the input.
+        stream, delivery, before: the input.
         first, last: numbers of the first run and the one behind the last.
         folder: for what is left behind by a death.
         load_timeout_s: CPU seconds after which a load counts as a hang.
@@ -52,6 +55,7 @@ class Request:
     last: int
     folder: str
     load_timeout_s: float = LOAD_TIMEOUT_S
+    before: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +116,16 @@ def run_once(
         if violation is not None:
             violations.append(violation)
     execution = trial.execution
-    text = ""
-    if execution.refusal is not None:
-        text = execution.refusal.text
-    elif execution.escape is not None:
-        text = f"{execution.escape.type_name}: {execution.escape.message}"
+    text = _text_of(execution)
     return Run(number, execution.kind, execution.depth, text, tuple(violations), tuple(faults))
+
+
+def _text_of(execution: Execution) -> str:
+    if execution.refusal is not None:
+        return execution.refusal.text
+    if execution.escape is not None:
+        return f"{execution.escape.type_name}: {execution.escape.message}"
+    return ""
 
 
 def _ask(oracle: Oracle, trial: LoadTrial) -> Violation | None:
@@ -133,12 +141,15 @@ def run_all(request: Request, channel: Channel) -> None:
     Raises:
         LoadfuzzError: the target cannot be imported or opened.
     """
-    item = Input(request.stream, request.delivery)
+    item = Input(request.stream, request.delivery, request.before)
+    target = load_any_target(request.target)
+    if isinstance(target, RemoteTarget):
+        asyncio.run(_run_remote(request, item, target, channel))
+        return
     batch = Batch(
         request.target, Engine.NATIVE, request.folder, 0, 0, None, None,
         load_timeout_s=request.load_timeout_s,
     )  # fmt: skip
-    target = load_target(request.target)
     with (
         LastInput(Path(request.folder), batch) as last_input,
         _guarded(Path(request.folder)),
@@ -148,6 +159,31 @@ def run_all(request: Request, channel: Channel) -> None:
             run = run_once(target, watchdog, item, number, last_input)
             last_input.end()
             channel.send(codec.encode(Answer(run)) + b"\n")
+
+
+async def _run_remote(
+    request: Request, item: Input, target: RemoteTarget, channel: Channel
+) -> None:
+    """The same where the loader has a process of its own: a fresh one for each run."""
+    streams = (*item.before, item.stream)
+    async with target.executor(Path(request.folder), request.load_timeout_s) as executor:
+        for number in range(request.first, request.last):
+            execution = await run_sequence(executor, streams, closely=True)
+            if execution is None:
+                text = "a stream that is loaded before it ended the process"
+                run = Run(number, ExitKind.CRASHED, Depth.NOTHING, text, ())
+            else:
+                run = _run_of(number, execution)
+            channel.send(codec.encode(Answer(run)) + b"\n")
+
+
+def _run_of(number: int, execution: Execution) -> Run:
+    violations = tuple(found for alarm in _ALARMS if (found := alarm(execution)) is not None)
+    return Run(number, execution.kind, execution.depth, _text_of(execution), violations)
+
+
+_ALARMS: Final = (clean_error.alarm, no_hang.alarm)
+"""What can be said of a loader elsewhere by how it ended."""
 
 
 @contextmanager

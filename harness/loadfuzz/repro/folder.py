@@ -4,6 +4,8 @@
 
     input            the stream, byte for byte
     parent           the stream it was made from, when there was one
+    before-1, ...    the streams that have to be loaded first, in order, when there are any
+    before-1-parent  what each was made from
     machine          the stream that the target was fitted to, when it was
     finding.json     the manifest: what, where, how, in a versioned format
     report.txt       the same for people, and the command that replays it
@@ -19,15 +21,21 @@ from loadfuzz import __version__, codec
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import Execution
-from loadfuzz.findings import Finding, Violation, folder_name
+from loadfuzz.findings import Earlier, Finding, Violation, folder_name
 from loadfuzz.fitting import SEPARATOR, split
 from loadfuzz.inputs import Delivery, Input, digest_of
 from loadfuzz.mutation import Mutation
 from loadfuzz.repro.report import write_report
 from loadfuzz.storage import write_folder_once
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Version of the folder's layout and of its manifest."""
+
+FORMAT_OF_ONE: Final = 1
+"""Version that is written for a finding of one stream: there nothing has changed since."""
+
+EARLIER_MAX: Final = 1024
+"""Streams that may have to be loaded first."""
 
 INPUT: Final = "input"
 PARENT: Final = "parent"
@@ -36,6 +44,20 @@ MANIFEST: Final = "finding.json"
 REPORT: Final = "report.txt"
 FILE_SIZE_MAX: Final = 1 << 26
 """Largest file of a finding that is read, in bytes; streams are at most 2 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierStream:
+    """A stream that has to be loaded first.
+
+    Attributes:
+        input, parent: digests of the files; ``parent`` is "" when there is none.
+        mutations: what was changed in the parent, in order.
+    """
+
+    input: str
+    parent: str
+    mutations: tuple[Mutation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +82,7 @@ class Manifest:
         executions: of that worker when it did.
         reliability: (did it again, tries) in a fresh loader.
         load_timeout_s: CPU seconds after which a load counted as a hang.
+        earlier: of the files ``before-1`` and so on.
     """
 
     format_version: int
@@ -79,6 +102,7 @@ class Manifest:
     executions: int
     reliability: tuple[int, int]
     load_timeout_s: float = LOAD_TIMEOUT_S
+    earlier: tuple[EarlierStream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +138,7 @@ def write_finding(out: Path, finding: Finding) -> str | None:
     place = Path("findings", folder_name(finding.signature))
     name, fitted_to = split(finding.target)
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=FORMAT_VERSION if finding.input.before else FORMAT_OF_ONE,
         loadfuzz=__version__,
         # The folder must be good anywhere: it has its own copy of that stream.
         target=f"{name}{SEPARATOR}{MACHINE}" if fitted_to else name,
@@ -132,6 +156,14 @@ def write_finding(out: Path, finding: Finding) -> str | None:
         executions=finding.executions,
         reliability=finding.reliability,
         load_timeout_s=finding.load_timeout_s,
+        earlier=tuple(
+            EarlierStream(
+                digest_of(stream),
+                digest_of(origin.parent_stream) if origin.parent_stream else "",
+                origin.mutations,
+            )
+            for stream, origin in _earlier(finding)
+        ),
     )
     files = {
         INPUT: finding.input.stream,
@@ -140,10 +172,23 @@ def write_finding(out: Path, finding: Finding) -> str | None:
     }
     if finding.parent_stream:
         files[PARENT] = finding.parent_stream
+    for number, (stream, origin) in enumerate(_earlier(finding), 1):
+        files[before_name(number)] = stream
+        if origin.parent_stream:
+            files[f"{before_name(number)}-{PARENT}"] = origin.parent_stream
     if fitted_to:
         files[MACHINE] = Path(fitted_to).read_bytes()
     (out / "findings").mkdir(exist_ok=True)
     return str(place) if write_folder_once(out / place, files) else None
+
+
+def before_name(number: int) -> str:
+    """File of the stream that is loaded as the ``number``-th, from 1."""
+    return f"before-{number}"
+
+
+def _earlier(finding: Finding) -> list[tuple[bytes, Earlier]]:
+    return list(zip(finding.input.before, finding.earlier, strict=True))
 
 
 def read_finding(folder: Path) -> Finding:
@@ -159,11 +204,12 @@ def read_finding(folder: Path) -> Finding:
             f"{folder / INPUT} is not the input that was found: it was changed or torn "
             f"({len(stream)} bytes, {manifest.size} expected)"
         )
+    before, earlier = _read_earlier(folder, manifest)
     parent = _read(folder, PARENT) if (folder / PARENT).exists() else b""
     name, fitted_to = split(manifest.target)
     return Finding(
         target=f"{name}{SEPARATOR}{folder / MACHINE}" if fitted_to else name,
-        input=Input(stream, manifest.delivery),
+        input=Input(stream, manifest.delivery, before),
         violation=manifest.violation,
         execution=manifest.execution,
         parent=manifest.parent,
@@ -174,7 +220,27 @@ def read_finding(folder: Path) -> Finding:
         executions=manifest.executions,
         reliability=manifest.reliability,
         load_timeout_s=manifest.load_timeout_s,
+        earlier=earlier,
     )
+
+
+def _read_earlier(
+    folder: Path, manifest: Manifest
+) -> tuple[tuple[bytes, ...], tuple[Earlier, ...]]:
+    """The streams to be loaded first, and where they came from."""
+    if len(manifest.earlier) > EARLIER_MAX:
+        raise UsageError(f"{folder / MANIFEST} has more than {EARLIER_MAX} streams to load first")
+    streams: list[bytes] = []
+    origins: list[Earlier] = []
+    for number, item in enumerate(manifest.earlier, 1):
+        name = before_name(number)
+        stream = _read(folder, name)
+        if digest_of(stream) != item.input:
+            raise UsageError(f"{folder / name} is not what was found: it was changed or torn")
+        parent = _read(folder, f"{name}-{PARENT}") if item.parent else b""
+        streams.append(stream)
+        origins.append(Earlier(parent, item.mutations))
+    return tuple(streams), tuple(origins)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -99,7 +99,7 @@ class _Replay:
     async def _run_process(self, command: Sequence[str]) -> tuple[Exit, bool]:
         request = Request(
             self._target, self._item.stream, self._item.delivery, len(self._done), self._runs,
-            str(self._folder), self._load_timeout_s,
+            str(self._folder), self._load_timeout_s, self._item.before,
         )  # fmt: skip
         path = self._folder / "request.json"
         path.write_bytes(codec.encode(request))

@@ -1,11 +1,14 @@
 """``report.txt``: a finding as a person wants to read it."""
 
 import shlex
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Final
 
 from loadfuzz.execution import Execution
 from loadfuzz.findings import Finding
+from loadfuzz.inputs import digest_of
+from loadfuzz.mutation import Mutation
 from loadfuzz.repro.hexdump import changed, picture
 from loadfuzz.wording import count, printable
 
@@ -49,6 +52,7 @@ def write_report(finding: Finding, folder: str) -> str:
         lines.append(f"reliability  {done} of {tries} runs in a fresh loader")
     lines += ["", *_block("expected", violation.expected), *_block("actual", violation.actual)]
     lines += ["", "What the loader did", "", *_execution(finding.execution)]
+    lines += _before(finding)
     lines += ["", "What was changed", "", *_mutations(finding)]
     lines += [
         "", "To see it again", "",
@@ -88,23 +92,55 @@ def _execution(execution: Execution) -> list[str]:
     return lines
 
 
+def _before(finding: Finding) -> list[str]:
+    """What has to be loaded first, and what was changed in it."""
+    before = finding.input.before
+    if not before:
+        return []
+    lines = ["", "What has to be loaded first, into the same loader", ""]
+    known = [
+        (number, stream, origin)
+        for number, (stream, origin) in enumerate(zip(before, finding.earlier, strict=True), 1)
+        if origin.parent_stream
+    ]
+    if len(known) < len(before):
+        lines.append(f"   {count(len(before), 'stream')}, before-1 and so on, in that order:")
+        lines.append("   which of them it takes is not known")
+    for number, stream, origin in known:
+        lines.append(f"   before-{number}, {len(stream)} bytes")
+        if not origin.mutations:
+            lines.append("   a good stream, as it is")
+        else:
+            lines += _changes(stream, origin.parent_stream, origin.mutations)
+        lines.append("")
+    return lines
+
+
 def _mutations(finding: Finding) -> list[str]:
     stream = finding.input.stream
     refusal = finding.execution.refusal
     if not finding.mutations:
+        if finding.parent_stream == stream:
+            return ["   nothing: it is a good stream, which is accepted where nothing was loaded"]
         lines = ["   nothing: the input is a seed, or the engine did not say"]
         if refusal is not None and refusal.offset is not None and refusal.offset < len(stream):
             lines += ["", f"   the load stopped at offset {refusal.offset:#x}:"]
             lines += picture(stream, [(refusal.offset, refusal.offset + 1)])
         return lines
-    lines = [f"   from the stream {finding.parent[:16]}... ({len(finding.parent_stream)} bytes):"]
-    for mutation in finding.mutations[:MUTATIONS_SHOWN]:
+    return _changes(stream, finding.parent_stream, finding.mutations)
+
+
+def _changes(stream: bytes, parent: bytes, mutations: Sequence[Mutation]) -> list[str]:
+    """What ``mutations`` made of ``parent``, and where it stands in ``stream``."""
+    digest = digest_of(parent)
+    lines = [f"   from the stream {digest[:16]}... ({len(parent)} bytes):"]
+    for mutation in mutations[:MUTATIONS_SHOWN]:
         where = f" at {mutation.path}" if mutation.path else ""
         lines.append(f"   {mutation.operator}{where}")
         if mutation.old or mutation.new:
             lines.append(f"      {_cut(mutation.old) or '-'}  ->  {_cut(mutation.new) or '-'}")
     try:
-        found = changed(finding.mutations, len(finding.parent_stream))
+        found = changed(mutations, len(parent))
     except ValueError:
         # The engine did not keep the parent; what was changed is still told above.
         return lines

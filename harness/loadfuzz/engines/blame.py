@@ -1,0 +1,130 @@
+"""Which fields are mutated how often and to what end, and which had better be left alone.
+
+Two uses of one count.  For people it is the matrix of device, field and verdict: what
+was never tried shows.  For the engine it says which fields are known to end the loader:
+starting a process costs as much as dozens of loads, and the hundredth death by the same
+field teaches nothing.
+
+Theory of operation.  What a traced failure takes is blamed at once: its bytes in the
+seed, so that a stream that has inherited the change is known too.  A field is also
+suspected when of the loads that changed it so many were followed by a death, its own or
+that of the next load.  Neither is ruled out: one in :data:`STILL_TRIED` is run all the
+same, since another value of the same field may do something else.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from loadfuzz.execution import ExitKind
+from loadfuzz.mutation import Mutation
+from loadfuzz.places import without_indices
+from loadfuzz.rng import Rng
+
+FIELDS_MAX: Final = 50_000
+"""Fields counted: a real machine has some thousands, a hostile stream invents any number."""
+
+SPANS_MAX: Final = 512
+"""Blamed spans of one seed; each costs a comparison per child."""
+
+STILL_TRIED: Final = 32
+"""Of inputs that touch a blamed field, one in so many is run."""
+
+SUSPICION_MIN: Final = 3
+"""Deaths before a field is suspected: the field that was changed in the load before
+the one that died is often innocent."""
+
+SUSPICION_SHARE: Final = 3
+"""A field is suspected when one in so many of its loads was followed by a death."""
+
+
+class Matrix:
+    """Loads by changed field and verdict.
+
+    Attributes:
+        counts: by path without indices, loads by exit kind.
+    """
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def count(self, mutations: Sequence[Mutation], kind: ExitKind) -> None:
+        """One load of an input that ``mutations`` made."""
+        for field in fields_of(mutations):
+            row = self.counts.get(field)
+            if row is None:
+                if len(self.counts) >= FIELDS_MAX:
+                    continue
+                row = self.counts[field] = {}
+            row[kind.value] = row.get(kind.value, 0) + 1
+
+    def loads(self, field: str) -> int:
+        """Loads that changed a field."""
+        return sum(self.counts.get(field, {}).values())
+
+
+class Blame:
+    """Knows which inputs had better not be run.
+
+    Args:
+        matrix: counts loads.
+        rng: decides which are run all the same.
+    """
+
+    __slots__ = ("_deaths", "_matrix", "_recent", "_rng", "_spans", "_suspects")
+
+    def __init__(self, matrix: Matrix, rng: Rng) -> None:
+        self._matrix = matrix
+        self._rng = rng
+        self._spans: dict[int, list[tuple[int, int, bytes]]] = {}
+        self._deaths: dict[str, int] = {}
+        self._suspects: set[str] = set()
+        self._recent: deque[tuple[str, ...]] = deque(maxlen=2)
+
+    def loaded(self, mutations: Sequence[Mutation]) -> None:
+        """An input was run, whatever came of it."""
+        self._recent.append(fields_of(mutations))
+
+    def died(self) -> None:
+        """The loader failed at what was run last."""
+        for field in {field for fields in self._recent for field in fields}:
+            if field not in self._deaths and len(self._deaths) >= FIELDS_MAX:
+                continue
+            deaths = self._deaths[field] = self._deaths.get(field, 0) + 1
+            if deaths >= SUSPICION_MIN and deaths * SUSPICION_SHARE >= self._matrix.loads(field):
+                self._suspects.add(field)
+        self._recent.clear()
+
+    def blame(self, seed: bytes, changes: Iterable[Mutation]) -> None:
+        """A failure was traced to these changes of ``seed``."""
+        spans = self._spans.setdefault(len(seed), [])
+        for change in changes:
+            for item in change.splices:
+                if item.end - item.start == len(item.replacement) and len(spans) < SPANS_MAX:
+                    span = (item.start, item.end, seed[item.start : item.end])
+                    if span not in spans:
+                        spans.append(span)
+                else:
+                    self._suspects.update(fields_of([change]))
+
+    def touches(self, stream: bytes) -> bool:
+        """Whether a stream changes what was blamed."""
+        return any(stream[start:end] != old for start, end, old in self._spans.get(len(stream), ()))
+
+    def avoids(self, child: bytes, mutations: Sequence[Mutation]) -> bool:
+        """Whether an input had better not be run."""
+        known = any(field in self._suspects for field in fields_of(mutations))
+        if not known and not self.touches(child):
+            return False
+        return not self._rng.chance(1, STILL_TRIED)
+
+
+def fields_of(mutations: Iterable[Mutation]) -> tuple[str, ...]:
+    """Fields that mutations changed, without indices, each once; operators on raw bytes
+    stand for themselves."""
+    found: dict[str, None] = {}
+    for mutation in mutations:
+        found.setdefault(without_indices(mutation.path) or f"({mutation.operator})")
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""From a death to what caused it: the sequence, the fields, the name."""
