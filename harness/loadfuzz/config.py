@@ -184,6 +184,12 @@ def _words(value: object, folder: Path) -> str:
     return str(value)
 
 
+def _texts(value: object, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError("must be a list of texts")
+    return tuple(value)
+
+
 def _yes_or_no(value: object, folder: Path) -> bool:
     if type(value) is not bool:
         raise ValueError("must be true or false")
@@ -206,6 +212,10 @@ _Read = Callable[[object, Path], object]
 
 _KEYS: Final[Mapping[str, tuple[str, _Read]]] = {
     "target": ("target", _words),
+    "qemu": ("qemu", _words),
+    "command": ("command_line", _words),
+    "callable": ("function", _words),
+    "loader-options": ("loader_options", _texts),
     "time": ("seconds", _words),
     "execs": ("execs", _words),
     "until-stale": ("until_stale", _words),

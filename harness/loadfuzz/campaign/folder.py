@@ -44,6 +44,8 @@ DEFAULT_PARENT: Final = Path("loadfuzz-out")
 SHARED_AGE_S: Final = 3600.0
 """Unfinished files in a folder that others share are left alone for so long: none of them
 takes more than seconds, but clocks of two machines differ."""
+STEM_MAX: Final = 48
+"""Characters of a target's name in that of its folder; a command may be long."""
 _NUMBER_MAX: Final = 1_000_000
 """Campaigns of one target side by side; nobody keeps more."""
 
@@ -272,7 +274,8 @@ def _is_empty_part(path: Path) -> bool:
 
 def _make_numbered(target: str) -> CampaignFolder:
     # A target's variants have characters in their names that are trouble in paths.
-    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", target).strip("-.") or "campaign"
+    name = target.partition(",")[0]  # options of a loader make no good names
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:STEM_MAX].strip("-.") or "campaign"
     try:
         DEFAULT_PARENT.mkdir(exist_ok=True)
         taken = [

@@ -17,6 +17,7 @@ from loadfuzz.campaign.settings import (
     cores,
     random_seed,
 )
+from loadfuzz.cli.loaders import Wanted, given_last, loader_options, target_of
 from loadfuzz.cli.params import ManyValues, duration_s, number_within
 from loadfuzz.errors import UsageError
 from loadfuzz.exitcodes import ExitCode
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from loadfuzz.campaign.totals import Totals
     from loadfuzz.clock import Clock
     from loadfuzz.config import Config
+
+TARGET_DEFAULT: Final = "reference"
 
 CLUSTER_STALE_MIN_S: Final = 120.0
 """With a cluster, nothing can be said to be stale before: two batches of the longest kind."""
@@ -46,6 +49,10 @@ Ctrl-C stops it cleanly, twice at once.
 Examples:
   loadfuzz run                              the reference, 60 s, all cores
   loadfuzz run planted --time 30s           a target full of bugs
+  loadfuzz run qemu:pc --time 15m           the QEMU on your PATH, as a pc
+  loadfuzz run qemu:pc --qemu ./qemu-system-x86_64
+                                            another one
+  loadfuzz run --command './loader {input}' a program of yours
   loadfuzz run --execs 100k --workers 1 --engine native --seed 7
                                             the same event log every time
   loadfuzz run --seeds vm1.bin vm2.bin      start from these streams
@@ -98,7 +105,8 @@ def _configure(context: click.Context, _: click.Parameter, path: Path | None) ->
     help="Defaults of these options (default: loadfuzz.toml here, or [tool.loadfuzz] in "
     "pyproject.toml).",
 )
-@click.argument("target", default="reference")
+@click.argument("target", required=False)
+@loader_options
 @click.option(
     "--time",
     "seconds",
@@ -202,7 +210,11 @@ def _configure(context: click.Context, _: click.Parameter, path: Path | None) ->
 @click.option("--quiet", "-q", is_flag=True, help="Only the summary.")
 def command(
     config: "Config",
-    target: str,
+    target: str | None,
+    qemu: str | None,
+    command_line: str | None,
+    function: str | None,
+    loader_options: tuple[str, ...],
     seconds: float | None,
     execs: int | None,
     until_stale: float | None,
@@ -225,6 +237,8 @@ def command(
     from loadfuzz.campaign.folder import beside, open_folder
     from loadfuzz.plugins import TARGETS, check_target_name, find
 
+    wanted = Wanted(qemu, command_line, function, loader_options)
+    target = target_of(*given_last(target, wanted), TARGET_DEFAULT)
     check_target_name(target)
     for path in seeds:
         # --seeds takes all that follows it, and would set a target aside as a missing file.

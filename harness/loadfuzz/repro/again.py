@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from loadfuzz import codec
 from loadfuzz.abc import Oracle, RemoteTarget, Target
@@ -31,8 +30,9 @@ from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Delivery, Input
-from loadfuzz.oracles import ALL, clean_error, no_hang
+from loadfuzz.oracles import ALL
 from loadfuzz.plugins import load_any_target
+from loadfuzz.triage.naming import violation_of
 from loadfuzz.triage.sequences import run_sequence
 
 
@@ -173,17 +173,23 @@ async def _run_remote(
                 text = "a stream that is loaded before it ended the process"
                 run = Run(number, ExitKind.CRASHED, Depth.NOTHING, text, ())
             else:
-                run = _run_of(number, execution)
+                run = _run_of(number, execution, after=bool(item.before))
             channel.send(codec.encode(Answer(run)) + b"\n")
 
 
-def _run_of(number: int, execution: Execution) -> Run:
-    violations = tuple(found for alarm in _ALARMS if (found := alarm(execution)) is not None)
+def _run_of(number: int, execution: Execution, *, after: bool) -> Run:
+    """A run, and what can be said of a loader elsewhere by how it ended.
+
+    Args:
+        number: of the run.
+        execution: of the last stream.
+        after: others were loaded before; then a refusal may be their doing.
+    """
+    failed = execution.kind in (ExitKind.CRASHED, ExitKind.TIMED_OUT)
+    violations: tuple[Violation, ...] = ()
+    if failed or (after and execution.kind is ExitKind.REJECTED):
+        violations = (violation_of(execution, None),)
     return Run(number, execution.kind, execution.depth, _text_of(execution), violations)
-
-
-_ALARMS: Final = (clean_error.alarm, no_hang.alarm)
-"""What can be said of a loader elsewhere by how it ended."""
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from loadfuzz.execution import Depth
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Input
 from loadfuzz.repro.again import Answer, Request, Run
+from loadfuzz.triage.naming import NOWHERE
 
 RUNS_MAX: Final = 1000
 """Most runs of one request: beyond it a percentage does not change any more."""
@@ -54,8 +55,20 @@ def shows(run: Run, wanted: Violation | None) -> bool:
     if wanted is None:
         return bool(run.violations)
     return any(
-        found.signature == wanted.signature or found.oracle == wanted.oracle == _HANG
+        found.signature == wanted.signature
+        or found.oracle == wanted.oracle == _HANG
+        or _is_silent(found, wanted)
         for found in run.violations
+    )
+
+
+def _is_silent(found: Violation, wanted: Violation) -> bool:
+    """Whether a loader died without a word, and so it was wanted: such a death was named by
+    the field that brings it about."""
+    return (
+        found.oracle == wanted.oracle
+        and found.path.endswith(NOWHERE)
+        and wanted.path.startswith(found.path)
     )
 
 

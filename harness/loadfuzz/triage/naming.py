@@ -9,6 +9,9 @@ from loadfuzz.places import without_indices
 from loadfuzz.triage.sequences import Cause
 from loadfuzz.triage.symptom import symptom_of
 
+NOWHERE: Final = " at "
+"""End of the path of a failure that says nothing of its place."""
+
 CHANGES_NAMED: Final = 3
 """Fields named in a title; the report has all."""
 
@@ -28,11 +31,11 @@ def violation_of(execution: Execution, cause: Cause | None) -> Violation:
     if execution.kind is ExitKind.TIMED_OUT:
         title = f"the load does not end{by}"
         return Violation(no_hang.NAME, title, "the load ends", _said(execution),
-                         f"{symptom.type_name} at {place}" if place else "")  # fmt: skip
+                         f"{symptom.type_name}{NOWHERE}{place}")  # fmt: skip
     if execution.kind is ExitKind.CRASHED:
         title = f"{_said(execution)}{by}"
         return Violation(clean_error.NAME, title, "the stream is accepted or refused",
-                         _said(execution), f"{symptom.type_name} at {place}")  # fmt: skip
+                         _said(execution), f"{symptom.type_name}{NOWHERE}{place}")  # fmt: skip
     return Violation(
         idempotent.NAME, f"a good stream is refused after other loads{by}",
         "what a load comes to depends on its stream alone", _said(execution),
