@@ -419,3 +419,9 @@ def test_a_repeat_that_was_only_slow_has_all_of_the_limit() -> None:
         assert trial.repeat(b"a", Delivery((1,))).kind is ExitKind.ACCEPTED
         with watchdog.allowing(2):
             assert trial.after((b"l",)).kind is ExitKind.ACCEPTED
+
+
+def test_a_cache_of_trees_that_is_still_empty_is_shared(watchdog: Watchdog) -> None:
+    documents = Documents(FakeTarget())
+    executor = InProcessExecutor(FakeTarget(), watchdog, documents)
+    assert executor.documents is documents

@@ -40,7 +40,9 @@ class InProcessExecutor:
         self._trace = SectionTrace()
         self._last: LoadTrial | None = None
         subject, self._pristine = _open(target, watchdog)
-        self._bench = Bench(target, subject, documents or Documents(target), watchdog)
+        # Not "or": a cache that is still empty is false, and would not be shared.
+        documents = Documents(target) if documents is None else documents
+        self._bench = Bench(target, subject, documents, watchdog)
 
     @property
     def documents(self) -> Documents:
