@@ -8,15 +8,16 @@ import pytest
 
 from loadfuzz.campaign.batch import Batch, BatchResult, Engine
 from loadfuzz.codec import decode
-from loadfuzz.engines.blame import STILL_TRIED, SUSPICION_MIN, Blame, Matrix
+from loadfuzz.engines.blame import MATRIX_FILE, STILL_TRIED, SUSPICION_MIN, Blame, Matrix
 from loadfuzz.engines.bridge import drive, wait
-from loadfuzz.engines.remote import MATRIX
 from loadfuzz.engines.remote_loop import run_remote
 from loadfuzz.errors import InfraError
 from loadfuzz.events import Event, FindingAnnounced, MachineryWarning
 from loadfuzz.execution import ExitKind
+from loadfuzz.inputs import digest_of
 from loadfuzz.mutation import Mutation, Splice
 from loadfuzz.plugins import load_target
+from loadfuzz.reporters.matrix import DeviceRow, fields_of_seeds, read_counts, rows
 from loadfuzz.repro.folder import read_finding, write_finding
 from loadfuzz.rng import Rng
 from loadfuzz.storage import Corpus, seeds_of
@@ -104,10 +105,39 @@ def test_without_a_good_seed_there_is_nothing_to_do(tmp_path: Path) -> None:
 def test_the_matrix_says_what_was_tried_how_often_and_to_what_end(tmp_path: Path) -> None:
     rules = [Rule(("cpu/pc",), Effect.DIES)]
     fuzz(RememberingTarget(REFERENCE, SEED, rules), tmp_path)
-    counts = decode((tmp_path / "worker-0" / MATRIX).read_bytes(), dict[str, dict[str, int]])
+    counts = decode((tmp_path / "worker-0" / MATRIX_FILE).read_bytes(), dict[str, dict[str, int]])
     assert counts["cpu/pc"]["crashed"] >= 1
     assert counts["intc/irr"]["accepted"] >= 1
     assert len(counts) > 40
+
+
+def test_the_report_names_what_was_never_tried(tmp_path: Path) -> None:
+    target = RememberingTarget(REFERENCE, SEED, [])
+    fuzz(target, tmp_path, executions=200)
+    digest = digest_of(target.seed)
+    seeds_of(tmp_path).add([digest])
+    known = fields_of_seeds(tmp_path, target)
+    matrix = rows(read_counts(tmp_path), known)
+    tried = {field.path for row in matrix for field in row.fields}
+    untried = {path for row in matrix for path in row.untried}
+    assert untried
+    assert not tried & untried
+    assert known <= tried | untried
+    assert sum(row.loads for row in matrix) >= 150
+
+
+def test_rows_are_summed_by_device() -> None:
+    counts = {
+        "a/x": {"accepted": 2},
+        "a/y": {"crashed": 1, "accepted": 1},
+        "(raw)": {"rejected": 3},
+    }
+    others, a = rows(counts, {"a/z", "a/x"})
+    assert isinstance(a, DeviceRow)
+    assert (others.device, others.loads) == ("(no field)", 3)
+    assert (a.device, a.loads, a.untried) == ("a", 4, ("a/z",))
+    assert a.verdicts["accepted"] == 3
+    assert [field.path for field in a.fields] == ["a/x", "a/y"]
 
 
 def change(path: str, start: int, new: bytes) -> Mutation:

@@ -24,6 +24,7 @@ DEBUG_VARIABLE: Final = "LOADFUZZ_DEBUG"
 LAZY: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("loadfuzz.cli.run:command", "Fuzz a target until the budget is used up."),
     "status": ("loadfuzz.cli.status:command", "Show how a campaign goes, or how it went."),
+    "report": ("loadfuzz.cli.report:command", "Say what a campaign found, and what it tried."),
     "replay": ("loadfuzz.cli.replay:command", "Run a finding or a stream again."),
     "inspect": ("loadfuzz.cli.inspect:command", "Show what is in a stream, also a damaged one."),
     "seeds": ("loadfuzz.cli.seeds:command", "Make streams, or take them from a real QEMU."),

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ Examples:
   loadfuzz replay loadfuzz-out/planted-001/findings/NAME
   loadfuzz replay FOLDER -n 50           how reliable is it?
   loadfuzz replay FOLDER --target mine   does my loader do it too?
+  loadfuzz replay FOLDER --qemu OLD --qemu NEW
+                                         in which of these binaries?
   loadfuzz replay vm.bin                 what do the oracles say of a stream?
 
 \b
@@ -68,16 +70,79 @@ class Subject:
     metavar="N",
     help=f"How often (default: {RUNS_DEFAULT}).",
 )
+@click.option(
+    "--qemu",
+    "binaries",
+    multiple=True,
+    metavar="PATH",
+    help="Run it in this QEMU binary instead; with several, a table says on which it happens.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(path: Path, target: str | None, runs: int, as_json: bool) -> int:
+def command(
+    path: Path, target: str | None, runs: int, binaries: tuple[str, ...], as_json: bool
+) -> int:
     """See the help text above."""
     # Late, so that --help waits for none of it.
-    from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
     from loadfuzz.plugins import check_target_name
-    from loadfuzz.repro.replay import replay
 
     subject = _read(path, target)
     check_target_name(subject.target)
+    if len(binaries) > 1:
+        return _on_each(path, subject, binaries, runs, as_json=as_json)
+    if binaries:
+        subject = _with_binary(subject, binaries[0])
+    replayed = _replay(path, subject, runs, as_json=as_json)
+    if as_json:
+        print(_to_json(_json_of(path, subject, replayed)))
+    return ExitCode.FINDINGS if replayed.reproduced else ExitCode.CLEAN
+
+
+def _with_binary(subject: Subject, binary: str) -> Subject:
+    from loadfuzz.cli.loaders import with_qemu
+
+    return replace(subject, target=with_qemu(subject.target, binary))
+
+
+def _on_each(
+    path: Path, subject: Subject, binaries: tuple[str, ...], runs: int, *, as_json: bool
+) -> int:
+    """Run it in each binary, and say on which it happens.  One that cannot be run says so
+    in its row; the others are run all the same."""
+    from loadfuzz.errors import LoadfuzzError
+
+    rows: list[tuple[str, str]] = []
+    results: list[dict[str, object]] = []
+    reproduced = failed = False
+    for binary in binaries:
+        one = _with_binary(subject, binary)
+        try:
+            replayed = _replay(path, one, runs, as_json=as_json)
+        except LoadfuzzError as error:
+            failed = True
+            rows.append((binary, f"cannot be run: {error}"))
+            results.append({"qemu": binary, "target": one.target, "error": str(error)})
+            continue
+        reproduced = reproduced or bool(replayed.reproduced)
+        rows.append((binary, f"{replayed.reproduced}/{len(replayed.runs)}"))
+        results.append({"qemu": binary, **_json_of(path, one, replayed)})
+        if not as_json:
+            print()
+    if as_json:
+        print(_to_json({"path": str(path), "binaries": results}))
+    else:
+        width = max(len(binary) for binary, _ in rows)
+        for binary, words in rows:
+            print(f"{binary:<{width}}  {words}")
+    if failed and not reproduced:
+        return ExitCode.MACHINERY
+    return ExitCode.FINDINGS if reproduced else ExitCode.CLEAN
+
+
+def _replay(path: Path, subject: Subject, runs: int, *, as_json: bool) -> "Replayed":
+    """Run it, and print each run as it is done unless that is for a script."""
+    from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
+    from loadfuzz.repro.replay import replay
+
     found = subject.finding
     wanted = found.violation if found is not None else None
     if not as_json:
@@ -93,12 +158,10 @@ def command(path: Path, target: str | None, runs: int, as_json: bool) -> int:
             load_timeout_s=LOAD_TIMEOUT_S if found is None else found.load_timeout_s,
         )
     )
-    if as_json:
-        _print_json(path, subject, replayed)
-    else:
+    if not as_json:
         what = "reproduced" if wanted is not None else "an oracle objected"
         print(f"\n{what} {replayed.reproduced}/{len(replayed.runs)}")
-    return ExitCode.FINDINGS if replayed.reproduced else ExitCode.CLEAN
+    return replayed
 
 
 def _read(path: Path, target: str | None) -> Subject:
@@ -193,11 +256,15 @@ def _lines_of(run: "Run") -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _print_json(path: Path, subject: Subject, replayed: "Replayed") -> None:
+def _to_json(value: object) -> str:
     from loadfuzz import codec
 
+    return codec.encode(value).decode()
+
+
+def _json_of(path: Path, subject: Subject, replayed: "Replayed") -> dict[str, object]:
     finding = subject.finding
-    result = {
+    return {
         "path": str(path),
         "target": subject.target,
         "input": subject.item.digest,
@@ -226,4 +293,3 @@ def _print_json(path: Path, subject: Subject, replayed: "Replayed") -> None:
             for run in replayed.runs
         ],
     }
-    print(codec.encode(result).decode())

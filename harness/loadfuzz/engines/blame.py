@@ -21,6 +21,9 @@ from loadfuzz.mutation import Mutation
 from loadfuzz.places import without_indices
 from loadfuzz.rng import Rng
 
+MATRIX_FILE: Final = "matrix.json"
+"""Loads by changed field and verdict, in each worker's folder."""
+
 FIELDS_MAX: Final = 50_000
 """Fields counted: a real machine has some thousands, a hostile stream invents any number."""
 

@@ -23,7 +23,7 @@ from loadfuzz.abc import Executor, RemoteTarget
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import PROGRESS_S, Account, worker_folder
-from loadfuzz.engines.blame import Blame, Matrix
+from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix
 from loadfuzz.engines.bridge import wait
 from loadfuzz.engines.judging import SIGNATURES_MAX, Emit, WriteFinding
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
@@ -71,9 +71,6 @@ TROUBLES_MAX: Final = 20
 that are reported."""
 
 _NOTHING_SEEN: Final = Observation((), (), telling=False, accepted=False)
-
-MATRIX: Final = "matrix.json"
-"""Loads by changed field and verdict, in the worker's folder."""
 
 MATRIX_EVERY: Final = 20
 """Reports between two writings of it."""
@@ -412,7 +409,7 @@ class RemoteSession(Account):
         wait(self._executor.renew())
 
     def _write_matrix(self) -> None:
-        path = worker_folder(self.batch) / MATRIX
+        path = worker_folder(self.batch) / MATRIX_FILE
         try:
             write_atomic(path, codec.encode(self._matrix.counts), durable=False)
         except OSError as error:
