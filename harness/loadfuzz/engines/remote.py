@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +24,14 @@ from loadfuzz.abc import Executor, RemoteTarget
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import PROGRESS_S, Account, worker_folder
-from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix
+from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix, fields_of
 from loadfuzz.engines.bridge import wait
 from loadfuzz.engines.judging import SIGNATURES_MAX, Emit, WriteFinding
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.errors import InfraError
 from loadfuzz.events import FindingAnnounced, FindingRepeated, MachineryWarning
 from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.feedback.novelty import Observation
 from loadfuzz.findings import Earlier, Finding
 from loadfuzz.inputs import Input, digest_of
@@ -338,17 +340,30 @@ class RemoteSession(Account):
 
     async def _traced(self, failure: _Failure, seconds: float) -> Cause | None:
         if self._tracer is None:
-            folder = worker_folder(self.batch) / "tracing"
-            folder.mkdir(exist_ok=True)
             executor = await self._stack.enter_async_context(
-                self._remote.executor(folder, self.batch.load_timeout_s)
+                self._remote.executor(self._folder("tracing"), self._suspicion_s())
             )
             self._tracer = Tracer(
                 self._remote, executor, self._seeds, self._clock, self._interrupted
             )
-        return await self._tracer.trace(
-            failure.history, failure.execution, closely=failure.closely, seconds=seconds
-        )
+        trace = partial(
+            self._tracer.trace, failure.history, failure.execution, closely=failure.closely,
+            seconds=seconds, likely=fields_of(failure.lineage.mutations),
+        )  # fmt: skip
+        if failure.execution.kind is not ExitKind.TIMED_OUT:
+            return await trace()
+        # Whether it ends after all is for somebody with more patience.
+        patient = self._remote.executor(self._folder("judging"), self.batch.load_timeout_s)
+        async with patient as judge:
+            return await trace(judge=judge)
+
+    def _folder(self, name: str) -> Path:
+        folder = worker_folder(self.batch) / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _suspicion_s(self) -> float:
+        return self.batch.load_timeout_s / SUSPICION_SHARE
 
     def _keep(self, failure: _Failure, cause: Cause | None) -> None:
         violation = violation_of(failure.execution if cause is None else cause.execution, cause)

@@ -1,27 +1,37 @@
 """Runs a batch whose loader is in a process of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
-from loadfuzz.abc import RemoteTarget
+from loadfuzz.abc import BringsScript, RemoteTarget
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.engines.account import worker_folder
 from loadfuzz.engines.bridge import drive
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.native import NativeEngine
 from loadfuzz.engines.remote import RemoteSession
+from loadfuzz.errors import UsageError
 from loadfuzz.events import MachineryWarning
+from loadfuzz.executors.watchdog import SUSPICION_SHARE
+from loadfuzz.findings import Finding
 from loadfuzz.rng import Rng
 from loadfuzz.storage import Corpus, CorruptEntryError, explain, seeds_of
+
+WriteWithFiles: TypeAlias = Callable[[Path, Finding, Mapping[str, bytes]], str | None]
+"""Keeps a finding and further files, see :func:`loadfuzz.repro.folder.write_finding`."""
+
+_NO_FILES: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
 async def run_remote(
     batch: Batch,
     target: RemoteTarget,
     emit: Emit,
-    write: WriteFinding,
+    write: WriteWithFiles,
     stopped: Callable[[], bool],
 ) -> tuple[RemoteSession, str]:
     """Fuzz until the budget is used up; no process of the loader is left.
@@ -44,10 +54,12 @@ async def run_remote(
     folder.mkdir(exist_ok=True)
     rng = Rng(batch.seed)
     async with AsyncExitStack() as stack:
-        executor = await stack.enter_async_context(target.executor(folder, batch.load_timeout_s))
+        executor = await stack.enter_async_context(
+            target.executor(folder, batch.load_timeout_s / SUSPICION_SHARE)
+        )
         session = RemoteSession(
-            batch, target, executor, stack, _seeds(batch, emit), emit, write, stopped,
-            rng.child("remote"),
+            batch, target, executor, stack, _seeds(batch, emit), emit,
+            writer_for(target, write, emit), stopped, rng.child("remote"),
         )  # fmt: skip
         reason = await drive(partial(_fuzz, session, rng))
     return session, reason
@@ -56,6 +68,39 @@ async def run_remote(
 def _fuzz(session: RemoteSession, rng: Rng) -> str:
     session.begin()
     return NativeEngine(session, rng).run()
+
+
+def writer_for(target: RemoteTarget, write: WriteWithFiles, emit: Emit) -> WriteFinding:
+    """Keeps findings together with what their target adds (:class:`BringsScript`).
+
+    No finding is lost over that: where the files cannot be had or be kept, it is kept without.
+    """
+
+    def files_of(finding: Finding) -> Mapping[str, bytes]:
+        if not isinstance(target, BringsScript):
+            return _NO_FILES
+        try:
+            return dict(target.script(finding))
+        except Exception as error:
+            _warn(finding, emit, error)
+            return _NO_FILES
+
+    def keep(out: Path, finding: Finding) -> str | None:
+        files = files_of(finding)
+        if files:
+            try:
+                return write(out, finding, files)
+            except (UsageError, OSError) as error:
+                _warn(finding, emit, error)
+        return write(out, finding, _NO_FILES)
+
+    return keep
+
+
+def _warn(finding: Finding, emit: Emit, error: Exception) -> None:
+    emit(MachineryWarning(
+        f"{finding.signature} is kept without a script: {type(error).__name__}: {error}"
+    ))  # fmt: skip
 
 
 def _seeds(batch: Batch, emit: Emit) -> list[bytes]:

@@ -9,7 +9,7 @@ came from, and differences are taken back while it still fails, until every one 
 matters.  All of that is tried by running it; nothing is concluded.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -19,6 +19,7 @@ from loadfuzz.clock import Clock
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution
 from loadfuzz.mutation import Mutation
+from loadfuzz.places import without_indices
 from loadfuzz.triage.changes import combined, fewest
 from loadfuzz.triage.shrinking import shrink
 from loadfuzz.triage.symptom import Symptom, symptom_of
@@ -28,6 +29,9 @@ RUNS_MAX: Final = 400
 
 CONFIRMATIONS: Final = 5
 """Times that what was found is run for its reliability."""
+
+JUDGED: Final = 2
+"""The same where each takes seconds, as of a load that does not end."""
 
 FAILURES_MAX: Final = 3
 """Runs in a row that our machinery may spoil."""
@@ -103,7 +107,14 @@ class Tracer:
         self._seen: Execution | None = None
 
     async def trace(
-        self, history: Sequence[bytes], execution: Execution, *, closely: bool, seconds: float
+        self,
+        history: Sequence[bytes],
+        execution: Execution,
+        *,
+        closely: bool,
+        seconds: float,
+        likely: Collection[str] = (),
+        judge: Executor | None = None,
     ) -> Cause | None:
         """What it takes, ``None`` when it does not happen again.
 
@@ -112,6 +123,9 @@ class Tracer:
             execution: how that ended.
             closely: that was looked at closely.
             seconds: for all of it; what is found by then is what is returned.
+            likely: fields, without indices, that were changed last: tried first.
+            judge: runs what was found for its reliability, where it has more patience than
+                who looked for it.
 
         Raises:
             InfraError: the target has no working loader any more.
@@ -126,13 +140,14 @@ class Tracer:
             return None
         steps = [Step(stream, stream) for stream in sequence]
         for at in range(len(steps)):
-            steps[at] = await self._reduced(steps, at, fails)
+            steps[at] = await self._reduced(steps, at, fails, likely)
         streams = [step.stream for step in steps]
         shown = self._last_seen(execution)
         again = tries = 0
-        while tries < CONFIRMATIONS and (tries == 0 or self._may_go_on()):
+        wanted_tries = CONFIRMATIONS if judge is None else JUDGED
+        while tries < wanted_tries and (tries == 0 or self._may_go_on()):
             tries += 1
-            seen = await self._run(streams, closely=closely)
+            seen = await self._run(streams, closely=closely, executor=judge)
             if seen is not None and symptom_of(seen) == wanted:
                 again, shown = again + 1, seen
         return Cause(tuple(steps), closely, shown, (again, tries), self._runs)
@@ -172,7 +187,9 @@ class Tracer:
                     kept = eased
         return kept
 
-    async def _reduced(self, steps: Sequence[Step], at: int, fails: _Fails) -> Step:
+    async def _reduced(
+        self, steps: Sequence[Step], at: int, fails: _Fails, likely: Collection[str]
+    ) -> Step:
         """Step ``at`` with no more differences from its seed than it takes."""
         stream = steps[at].stream
         seed, differences = fewest(self._seeds, self._target.parse(stream))
@@ -185,6 +202,9 @@ class Tracer:
 
         if not differences:
             return Step(stream, base)
+        guess = [change for change in differences if without_indices(change.path) in likely]
+        if 0 < len(guess) < len(differences) and await holds(guess):
+            differences = guess
         kept = await shrink(differences, holds)
         return Step(combined(base, kept), base, tuple(reversed(kept)))
 
@@ -202,12 +222,14 @@ class Tracer:
             self._runs < RUNS_MAX and self._clock.now_s() < self._deadline_s and not self._stopped()
         )
 
-    async def _run(self, streams: Sequence[bytes], *, closely: bool) -> Execution | None:
+    async def _run(
+        self, streams: Sequence[bytes], *, closely: bool, executor: Executor | None = None
+    ) -> Execution | None:
         """How the last of ``streams`` ends in a fresh process; ``None`` when it does not
         come so far, or nothing can be said."""
         self._runs += 1
         try:
-            seen = await run_sequence(self._executor, streams, closely=closely)
+            seen = await run_sequence(executor or self._executor, streams, closely=closely)
         except InfraError:
             self._spoilt += 1
             if self._spoilt > FAILURES_MAX:
