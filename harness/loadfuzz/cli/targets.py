@@ -8,7 +8,7 @@ import click
 from loadfuzz import codec
 from loadfuzz.errors import LoadfuzzError
 from loadfuzz.exitcodes import ExitCode
-from loadfuzz.plugins import TARGETS, Plugin, find, load_target
+from loadfuzz.plugins import TARGETS, Plugin, find, load_any_target
 from loadfuzz.wording import printable
 
 
@@ -55,7 +55,7 @@ def command(as_json: bool) -> int:
 
 def _row(plugin: Plugin) -> Row:
     try:
-        target = load_target(plugin.name)
+        target = load_any_target(plugin.name)
         summary, problem = str(target.summary), ""
     except LoadfuzzError as error:
         summary, problem = "", str(error)

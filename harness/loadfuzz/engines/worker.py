@@ -19,6 +19,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -106,6 +107,7 @@ def _run_remote(
     from loadfuzz.engines.remote_loop import run_remote
     from loadfuzz.repro.folder import write_finding
 
+    _unguard_memory()
     session, reason = asyncio.run(run_remote(batch, target, emit, write_finding, stopped))
     return _finish(session, reason)
 
@@ -270,7 +272,11 @@ def import_instrumented(name: str, packages: Sequence[str]) -> None:
         from loadfuzz.plugins import load_target
         from loadfuzz.repro import folder  # noqa: F401
 
-        load_target(name)
+        target = load_target(name)
+        # What is imported only when it is opened is instrumented, too; if it fails, it fails
+        # again where that is told.
+        with suppress(Exception):
+            target.open()
 
 
 def _guard_process(batch: Batch) -> None:
@@ -284,6 +290,12 @@ def _guard_process(batch: Batch) -> None:
     )
     faulthandler.enable(stack, all_threads=False)
     guard_memory()
+
+
+def _unguard_memory() -> None:
+    """Lift that bound: what this process starts would inherit it, and has one of its own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def guard_memory() -> None:
