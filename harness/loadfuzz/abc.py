@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 from loadfuzz.events import Event
 from loadfuzz.execution import Execution, Outcome
-from loadfuzz.findings import Violation
+from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Delivery, Input, Seed
 from loadfuzz.mutation import Mutation
 from loadfuzz.places import Places
@@ -167,6 +167,19 @@ class RemoteTarget(Format, Protocol):
         Raises:
             UsageError: the loader cannot be started so.
             InfraError: something of ours failed.
+        """
+
+
+@runtime_checkable
+class BringsScript(Protocol):
+    """A remote target whose findings can be rerun without us: optional."""
+
+    def script(self, finding: Finding) -> Mapping[str, bytes]:
+        """Files for the finding's folder, by name.
+
+        One named ``reproduce.sh`` is the script; the report tells people of it.  Asked once
+        per finding, where an event loop runs: it is not to start one.  Whatever it raises is
+        reported, and the finding is kept without these files.
         """
 
 

@@ -10,8 +10,9 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -98,12 +99,15 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         _sync_folder(path.parent)
 
 
-def write_folder_once(path: Path, files: Mapping[str, bytes]) -> bool:
+def write_folder_once(
+    path: Path, files: Mapping[str, bytes], *, executable: Collection[str] = ()
+) -> bool:
     """Make the folder ``path`` with these files in it, complete and on the disk.
 
     Args:
         path: of the folder; its parent exists.
         files: content by file name.
+        executable: names of those that may be run.
 
     Returns:
         False when the folder is there already; it is then left alone.
@@ -118,6 +122,10 @@ def write_folder_once(path: Path, files: Mapping[str, bytes]) -> bool:
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data, durable=True)
+            if name in executable:
+                mode = stat.S_IMODE((temporary / name).stat().st_mode)
+                # By whoever may read it.
+                (temporary / name).chmod(mode | (mode & 0o444) >> 2)
         _sync_folder(temporary)
         try:
             temporary.rename(path)

@@ -61,7 +61,8 @@ def test_failures_of_all_kinds_are_found_reduced_and_kept(tmp_path: Path) -> Non
     assert len(announced) == 5
     for event in announced:
         finding = read_finding(tmp_path / event.folder)
-        assert finding.reliability == (5, 5)
+        again, tries = finding.reliability
+        assert again == tries >= 2
         changed = [*finding.mutations, *(m for e in finding.earlier for m in e.mutations)]
         assert len(changed) == 1
     planted = read_finding(tmp_path / next(e.folder for e in announced if "reset.c" in e.signature))

@@ -88,6 +88,10 @@ class Recorder(Protocol):
     def read(self, what: str, start: int, end: int, value: int | str | bytes | None) -> None:
         """Bytes ``start`` to ``end`` were consumed as ``what`` (a :class:`Role`)."""
 
+    def array(self, start: int, size: int, values: list[int]) -> None:
+        """Integers of ``size`` bytes each were consumed from ``start`` on, all of the field
+        entered last."""
+
     def value(self, value: object) -> None:
         """The structure entered last was understood as ``value``."""
 

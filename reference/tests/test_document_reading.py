@@ -81,6 +81,25 @@ def test_types_are_those_of_the_description() -> None:
     assert document.find("globalstate/runstate").type_name == "buffer"
 
 
+@pytest.mark.parametrize("cut", [0, 1, 300])
+def test_an_array_read_at_once_is_what_it_is_read_one_by_one(
+    cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, stream = saved("full")
+    stream = stream[: len(stream) - cut * 40]
+
+    def tree() -> list[tuple[object, ...]]:
+        return [
+            (n.path, n.kind, span(n), n.role, n.type_name, n.value, n.element_size)
+            for n in Document.parse(stream, lambda: machine).walk()
+        ]
+
+    at_once = tree()
+    monkeypatch.setattr("savevm.vmstate.loading.AT_ONCE_MIN", 1 << 40)
+    assert at_once == tree()
+    assert any(isinstance(row[5], list) and len(row[5]) >= 16 for row in at_once)
+
+
 def test_an_absent_path_is_a_key_error() -> None:
     document = Document.parse(QEMU_NONE_STREAM)
     for path in ("", "timer/nothing", "timer[3]", "timer/cpu_ticks_offset[0]", "x/y/page 0x0"):

@@ -9,12 +9,16 @@
     machine          the stream that the target was fitted to, when it was
     finding.json     the manifest: what, where, how, in a versioned format
     report.txt       the same for people, and the command that replays it
+    any others       what the target adds, such as a script that does without us
 
 It is written whole or not at all, and never changed afterwards.
 """
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from loadfuzz import __version__, codec
@@ -42,8 +46,17 @@ PARENT: Final = "parent"
 MACHINE: Final = "machine"
 MANIFEST: Final = "finding.json"
 REPORT: Final = "report.txt"
+SCRIPT: Final = "reproduce.sh"
+"""What a target that brings a script calls it; the report then names it."""
 FILE_SIZE_MAX: Final = 1 << 26
 """Largest file of a finding that is read, in bytes; streams are at most 2 MiB."""
+
+
+_OURS: Final = re.compile(
+    "|".join(map(re.escape, (INPUT, PARENT, MACHINE, MANIFEST, REPORT))) + r"|before-\d+(-parent)?"
+)
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names that files of others may have: they mean the same to every system and shell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +134,25 @@ def finding_folders(folder: Path) -> list[Path]:
     )
 
 
-def write_finding(out: Path, finding: Finding) -> str | None:
+def write_finding(
+    out: Path, finding: Finding, extra: Mapping[str, bytes] = MappingProxyType({})
+) -> str | None:
     """Keep a finding in the campaign's folder, complete and on the disk.
 
     Args:
         out: the campaign's folder.
         finding: what to keep.
+        extra: further files by name; one whose name ends in ``.sh`` can be run.
 
     Returns:
         Its folder relative to ``out``; ``None`` when there is one of the same
         signature, by whomever.
 
     Raises:
+        UsageError: a further file has a name that it may not have; nothing was written.
         OSError: nothing was written.
     """
+    _check_names(extra)
     place = Path("findings", folder_name(finding.signature))
     name, fitted_to = split(finding.target)
     manifest = Manifest(
@@ -165,10 +183,12 @@ def write_finding(out: Path, finding: Finding) -> str | None:
             for stream, origin in _earlier(finding)
         ),
     )
+    report = write_report(finding, str(out / place), SCRIPT if SCRIPT in extra else "")
     files = {
         INPUT: finding.input.stream,
         MANIFEST: codec.encode_pretty(manifest),
-        REPORT: write_report(finding, str(out / place)).encode("utf-8", "backslashreplace"),
+        REPORT: report.encode("utf-8", "backslashreplace"),
+        **extra,
     }
     if finding.parent_stream:
         files[PARENT] = finding.parent_stream
@@ -179,7 +199,17 @@ def write_finding(out: Path, finding: Finding) -> str | None:
     if fitted_to:
         files[MACHINE] = Path(fitted_to).read_bytes()
     (out / "findings").mkdir(exist_ok=True)
-    return str(place) if write_folder_once(out / place, files) else None
+    scripts = [name for name in extra if name.endswith(".sh")]
+    return str(place) if write_folder_once(out / place, files, executable=scripts) else None
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if _OURS.fullmatch(name) or not _PLAIN.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot name a further file of a finding; use letters, digits, '.', '_' "
+                "and '-', a letter or digit first, and no name that findings have anyway"
+            )
 
 
 def before_name(number: int) -> str:

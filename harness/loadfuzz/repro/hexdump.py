@@ -19,12 +19,15 @@ _WRITTEN: Final = 1
 _REMOVED: Final = 2
 
 
-def changed(mutations: Iterable[Mutation], parent_size: int) -> list[tuple[int, int]]:
+def changed(
+    mutations: Iterable[Mutation], parent_size: int, *, only: int | None = None
+) -> list[tuple[int, int]]:
     """Which bytes of the last child were written by any of the mutations.
 
     Args:
         mutations: in order.
         parent_size: of the stream that the first one was applied to, in bytes.
+        only: number, from 0, of the one mutation whose bytes are wanted; ``None`` for all.
 
     Returns:
         Ranges of offsets, ascending; an empty range is where bytes were removed.
@@ -35,17 +38,19 @@ def changed(mutations: Iterable[Mutation], parent_size: int) -> list[tuple[int, 
     # A stream beside the stream: it is spliced alike, and says of each byte what happened.
     # One more byte at its end, for what was removed there.
     marks = bytes(parent_size + 1)
-    for mutation in mutations:
+    for number, mutation in enumerate(mutations):
+        wanted = only is None or number == only
+        written = bytes([_WRITTEN if wanted else 0])
         if any(item.end >= len(marks) for item in mutation.splices):
             raise ValueError("a splice does not fit its parent")
         marks = splice(marks, [
-            Splice(item.start, item.end, bytes([_WRITTEN]) * len(item.replacement))
+            Splice(item.start, item.end, written * len(item.replacement))
             for item in mutation.splices
         ])  # fmt: skip
         grown = 0
         noted = bytearray(marks)
         for item in mutation.splices:
-            if not item.replacement and item.end > item.start:
+            if wanted and not item.replacement and item.end > item.start:
                 noted[item.start + grown] |= _REMOVED
             grown += len(item.replacement) - (item.end - item.start)
         marks = bytes(noted)

@@ -27,22 +27,23 @@ def replay_command(folder: str) -> str:
     return f"loadfuzz replay {shlex.quote(folder)}"
 
 
-def write_report(finding: Finding, folder: str) -> str:
+def write_report(finding: Finding, folder: str, script: str = "") -> str:
     """The text of ``report.txt``.
 
     Args:
         finding: what it tells of.
         folder: where it is put.
+        script: file beside it that shows the finding without us, "" for none.
     """
     violation = finding.violation
     done, tries = finding.reliability
     lines = [
-        _cut(violation.title),
-        "=" * min(len(_cut(violation.title)), WIDTH),
+        cut(violation.title),
+        "=" * min(len(cut(violation.title)), WIDTH),
         "",
         f"oracle       {violation.oracle}",
-        f"place        {_cut(violation.path) or '(the whole stream)'}",
-        f"signature    {_cut(finding.signature)}",
+        f"place        {cut(violation.path) or '(the whole stream)'}",
+        f"signature    {cut(finding.signature)}",
         f"target       {finding.target}",
         f"input        {len(finding.input.stream)} bytes, sha256 {finding.input.digest[:16]}...",
     ]
@@ -58,19 +59,22 @@ def write_report(finding: Finding, folder: str) -> str:
         "", "To see it again", "",
         f"   {replay_command(folder)}",
         f"   {replay_command('.')}     (in this folder, wherever it is now)",
-        "",
     ]  # fmt: skip
+    if script:
+        lines.append(f"   sh {shlex.quote(script)}     (here too, and without loadfuzz)")
+    lines.append("")
     return "\n".join(printable(line).rstrip() for line in lines)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """``text`` in not much more than :data:`TEXT_MAX` characters."""
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}... ({len(text)} characters)"
 
 
 def _block(label: str, text: str) -> list[str]:
     lines = [
         piece
-        for line in (_cut(text).splitlines() or [""])
+        for line in (cut(text).splitlines() or [""])
         for piece in (wrap(line, WIDTH - 13) or [""])
     ]
     return [f"{label if index == 0 else '':<13}{line}" for index, line in enumerate(lines)]
@@ -80,15 +84,15 @@ def _execution(execution: Execution) -> list[str]:
     depth = execution.depth.name.lower().replace("_", " ")
     lines = [f"   {execution.kind}, came as far as: {depth}, {execution.cpu_s:.3f} s of CPU"]
     if execution.refusal is not None:
-        lines += [f"   {line}" for line in wrap(_cut(execution.refusal.text), WIDTH - 3)]
+        lines += [f"   {line}" for line in wrap(cut(execution.refusal.text), WIDTH - 3)]
     if execution.escape is not None:
         escape = execution.escape
-        lines.append(f"   {escape.type_name}: {_cut(escape.message)}")
+        lines.append(f"   {escape.type_name}: {cut(escape.message)}")
         lines += [f"      {frame}" for frame in escape.frames]
     shown = execution.events[-EVENTS_SHOWN:]
     if shown:
         lines += ["", f"   the last {len(shown)} of {len(execution.events)} trace events:"]
-        lines += [f"      {_cut(event)}" for event in shown]
+        lines += [f"      {cut(event)}" for event in shown]
     return lines
 
 
@@ -138,7 +142,7 @@ def _changes(stream: bytes, parent: bytes, mutations: Sequence[Mutation]) -> lis
         where = f" at {mutation.path}" if mutation.path else ""
         lines.append(f"   {mutation.operator}{where}")
         if mutation.old or mutation.new:
-            lines.append(f"      {_cut(mutation.old) or '-'}  ->  {_cut(mutation.new) or '-'}")
+            lines.append(f"      {cut(mutation.old) or '-'}  ->  {cut(mutation.new) or '-'}")
     try:
         found = changed(mutations, len(parent))
     except ValueError:

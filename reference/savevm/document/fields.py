@@ -13,7 +13,13 @@ def collapse(node: Node, children: list[Node], value: object) -> None:
     """Make a field whose children are its plain reads a leaf."""
     if not children:
         return
-    size = children[0].end - children[0].start
+    first = children[0]
+    if first.element_size:
+        # An array that was read at once.
+        if len(children) == 1 and (first.start, first.end) == (node.start, node.end):
+            node.role, node.element_size, node.value = Role.FIELD, first.element_size, first.value
+        return
+    size = first.end - first.start
     position = node.start
     for child in children:
         if (

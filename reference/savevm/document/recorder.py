@@ -19,7 +19,7 @@ from savevm.constants import (
 )
 from savevm.document.fields import collapse, name_ram_item
 from savevm.document.gaps import cut, settle
-from savevm.document.nodes import Node, SectionNode
+from savevm.document.nodes import Node, SectionNode, Value
 from savevm.document.ram_nodes import RamRunNode, RamSpanNode
 from savevm.errors import LoadError
 from savevm.ram.items import RAMFlag, RAMItem
@@ -113,6 +113,13 @@ class TreeRecorder:
         if role is Role.RAM_PAGE or (self._lazy and end - start > LEAF_BYTES_KEPT):
             value = None
         self._children.append(Node(NodeKind.FIELD, str(role), start, end, role, value))
+
+    def array(self, start: int, size: int, values: list[int]) -> None:
+        end = start + size * len(values)
+        node = Node(NodeKind.FIELD, str(Role.FIELD), start, end, Role.FIELD)
+        node.element_size = size
+        node.value = None if self._lazy and end - start > LEAF_BYTES_KEPT else cast(Value, values)
+        self._children.append(node)
 
     def value(self, value: object) -> None:
         if self._values:

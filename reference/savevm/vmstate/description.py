@@ -55,6 +55,14 @@ VMS_VARRAY = (
     VMSFlags.VARRAY_INT32 | VMSFlags.VARRAY_UINT16 | VMSFlags.VARRAY_UINT8 | VMSFlags.VARRAY_UINT32
 )
 VMS_ANY_ARRAY = VMSFlags.ARRAY | VMS_VARRAY
+VMS_NOT_INLINE = (
+    VMSFlags.STRUCT
+    | VMSFlags.VSTRUCT
+    | VMSFlags.ALLOC
+    | VMSFlags.ARRAY_OF_POINTER
+    | VMSFlags.ARRAY_OF_POINTER_AUTO_ALLOC
+)
+"""Arrays with any of these do not hold their elements one behind the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,214 @@
+"""Files that let anyone who has a QEMU see a finding again, without loadfuzz.
+
+::
+
+    image.qcow2     snapshots s1, s2, ... are the streams, in the order in which they are loaded
+    reproduce.sh    loads them into a QEMU that is started as ours was
+    hexdump.txt     the streams, and what was changed in them
+
+The script is ``reproduce-qemu.sh`` beside this file with a finding's settings put in.  It does
+what :mod:`loadfuzz.qemu.loadvm` does, over HMP in place of QMP: after each command it waits for
+the answer to ``info status``, so that a main loop that no longer turns shows.
+"""
+
+import math
+import os
+import shlex
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from loadfuzz.errors import InfraError
+from loadfuzz.execution import Depth, Execution
+from loadfuzz.findings import Finding
+from loadfuzz.oracles import idempotent
+from loadfuzz.qemu import closer, qcow2
+from loadfuzz.qemu.instance import AGAIN, _accelerator
+from loadfuzz.qemu.machine import MachineSpec
+from loadfuzz.repro.folder import INPUT, SCRIPT, before_name
+from loadfuzz.repro.hexdump_text import write_hexdump
+from loadfuzz.wording import printable, shorten
+
+IMAGE: Final = "image.qcow2"
+HEXDUMP: Final = "hexdump.txt"
+
+STREAMS_MAX: Final = qcow2.SLOTS_MAX
+"""Streams in an image, the last of them where there are more: those are failures whose cause was
+not found, and damage shows a few loads later, nearly always."""
+TIMEOUT_S: Final = 30
+"""Seconds after which a QEMU counts as one that hangs, its start included; it takes one."""
+_TIMEOUT_FACTOR: Final = 3
+"""Or so many times the CPU seconds that a load was given, if that is more."""
+_GUEST_RUN_S: Final = 0.1
+"""How long the guest runs where the failure came with that.  More than it had then: nobody waits
+for the next load here, and another machine may be slower."""
+_FOUND_MAX: Final = 200
+"""Characters that the script says of what was found."""
+
+_TEMPLATE: Final = "reproduce-qemu.sh"
+_SETTINGS: Final = "@SETTINGS@"
+_QMP_FD: Final = 3
+_PLACE: Final = "IMAGE"
+_CLOSER: Final = (
+    ((closer.RUNNING, closer.STOPPING), ("ask cont", f"sleep {_GUEST_RUN_S}", "ask stop")),
+    ((closer.SAVING,), (f"ask 'savevm {AGAIN}'",)),
+    ((closer.LOADING,), (f"ask 'loadvm {AGAIN}'",)),
+    ((closer.DELETING,), (f"ask 'delvm {AGAIN}'",)),
+    ((closer.RESETTING,), ("ask system_reset",)),
+)  # fmt: skip
+"""What :func:`loadfuzz.qemu.closer.look_closer` does, by what it calls that."""
+
+
+def qemu_files(spec: MachineSpec, finding: Finding) -> dict[str, bytes]:
+    """What to put beside a finding's manifest, by file name.
+
+    Args:
+        spec: the machine that it was found on.
+        finding: its streams and what became of them.
+
+    Raises:
+        UsageError: a stream is longer than a snapshot may be
+            (:data:`loadfuzz.qemu.qcow2.CAPACITY_MAX`).
+        InfraError: the image cannot be made in the folder for temporary files.
+    """
+    return {
+        IMAGE: _image(_streams(finding)),
+        SCRIPT: write_script(spec, finding).encode("utf-8", "surrogateescape"),
+        HEXDUMP: write_hexdump(finding).encode("utf-8", "backslashreplace"),
+    }
+
+
+def _streams(finding: Finding) -> list[tuple[str, bytes]]:
+    """File name and content of each stream that is loaded, in order."""
+    before = enumerate(finding.input.before, 1)
+    every = [(before_name(number), stream) for number, stream in before]
+    return [*every, (INPUT, finding.input.stream)][-STREAMS_MAX:]
+
+
+def _snapshot(number: int) -> str:
+    return f"s{number}"
+
+
+def _image(streams: Sequence[tuple[str, bytes]]) -> bytes:
+    slots = [
+        # Behind its end a snapshot reads as zeros, so no room is needed there.
+        (_snapshot(number), max(len(stream), 1))
+        for number, (_, stream) in enumerate(streams, 1)
+    ]
+    try:
+        with tempfile.TemporaryDirectory(prefix="loadfuzz-") as folder:
+            path = Path(folder, IMAGE)
+            with qcow2.Image.create(path, slots) as image:
+                for (name, _), (_, stream) in zip(slots, streams, strict=True):
+                    image.write(name, stream)
+            return path.read_bytes()
+    except OSError as error:
+        raise InfraError(
+            f"no image can be made in {tempfile.gettempdir()}: {error.strerror or error}; "
+            "make room there, or set TMPDIR"
+        ) from error
+
+
+def write_script(spec: MachineSpec, finding: Finding) -> str:
+    """The text of ``reproduce.sh``, for any POSIX shell.
+
+    Args:
+        spec: the machine that it was found on.
+        finding: what it is to show.
+    """
+    text = files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    head, tail = text.split(f"{_SETTINGS}\n")
+    return f"{head}{_settings(spec, finding)}{tail}"
+
+
+def _settings(spec: MachineSpec, finding: Finding) -> str:
+    streams = _streams(finding)
+    names = [_snapshot(number) for number in range(1, len(streams) + 1)]
+    binary = os.path.abspath(spec.binary) if os.sep in spec.binary else spec.binary
+    space_kb = "" if spec.address_space_mb is None else f"{spec.address_space_mb << 10}"
+    seconds = max(TIMEOUT_S, math.ceil(finding.load_timeout_s * _TIMEOUT_FACTOR))
+    found = shorten(finding.violation.actual or finding.violation.title, _FOUND_MAX)
+    again, tries = finding.reliability
+    if tries:
+        found += f" (in {again} of {tries} runs)"
+    refused = finding.violation.oracle == idempotent.NAME
+    total = len(finding.input.before) + 1
+    lines = [f"# {printable(finding.signature)}"]
+    if total > len(streams):
+        lines.append(f"# The last {len(streams)} of {total} streams: an image has room for these.")
+    lines += [
+        f"# {name} is the file {file}, {len(stream)} bytes"
+        for name, (file, stream) in zip(names, streams, strict=True)
+    ]
+    lines += [
+        f"found={shlex.quote(found)}",
+        f"found_with={shlex.quote(binary)}",
+        f"kind={'refused' if refused else 'failed'}",
+        f"last={names[-1]}",
+        f"seconds={seconds}",
+        f"address_space_kb={space_kb}",
+        *_function("load_all", [f"load {' '.join(names)}"]),
+        *_function("look_closer", _close_look(finding.execution)),
+        *_function("with_environment", [" ".join([*_environment(spec), '"$@"'])]),
+        *_function("start_machine", [_command_line(spec)]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _function(name: str, commands: Sequence[str]) -> list[str]:
+    return [f"{name}() {{", f"    {' && '.join(commands)}", "}"]
+
+
+def _environment(spec: MachineSpec) -> list[str]:
+    if not spec.environment:
+        return []
+    return ["env", *(shlex.quote(f"{name}={value}") for name, value in spec.environment)]
+
+
+def _close_look(execution: Execution) -> list[str]:
+    """What has to be done after the last load, up to what failed."""
+    if not execution.kind.ends_process or execution.depth is not Depth.ACCEPTED:
+        return [":"]
+    said = execution.escape.message if execution.escape is not None else ""
+    commands: list[str] = []
+    for names, steps in _CLOSER:
+        commands += steps
+        if said.startswith(names):
+            break
+    return commands
+
+
+def _command_line(spec: MachineSpec) -> str:
+    """How the script starts QEMU; ``$qemu`` and ``$image_option`` are put in there."""
+    words = [shlex.quote(word) for word in machine_arguments(spec)]
+    option, value = qcow2.blockdev(Path(_PLACE))
+    before, behind = value.rsplit(_PLACE, 1)
+    place = f'{shlex.quote(before)}"$image_option"{shlex.quote(behind) if behind else ""}'
+    return " \\\n        ".join(['launch "$qemu"', *_by_option([*words, option, place])])
+
+
+def machine_arguments(spec: MachineSpec) -> list[str]:
+    """All arguments of a QEMU that was started to be fuzzed, but with a monitor on its
+    standard input in place of QMP, and without the image."""
+    argv = spec.argv(_QMP_FD)[1:]
+    for option, value in (("-chardev", "socket,id=qmp,"), ("-mon", "chardev=qmp,")):
+        at = next(
+            at for at, word in enumerate(argv)
+            if word.startswith(value) and argv[at - 1] == option
+        )  # fmt: skip
+        del argv[at - 1 : at + 1]
+    return [*argv, *_accelerator(spec), "-no-shutdown", "-monitor", "stdio"]
+
+
+def _by_option(words: Sequence[str]) -> list[str]:
+    """Words of a command line, each option together with what belongs to it."""
+    lines: list[str] = []
+    for word in words:
+        if lines and not word.startswith("-"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
