@@ -1,8 +1,9 @@
 """What a child process runs before its real program: it ties its life to ours.
 
-Used as ``python -I -S launch.py PARENT_PID PROGRAM ARGUMENT...`` and replaced by
-the program.  A step of its own, because ``preexec_fn`` may deadlock a process
-that has threads, and a signal set by the program itself would come too late.
+Used as ``python -I -S launch.py [--address-space=BYTES] PARENT_PID PROGRAM ARGUMENT...``
+and replaced by the program, whose address space is limited where that is asked for.  A
+step of its own, because ``preexec_fn`` may deadlock a process that has threads, and a
+signal set by the program itself would come too late.
 Imports the standard library only, and little of it: it runs once per child.
 """
 
@@ -15,6 +16,9 @@ from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
 """From Linux's <sys/prctl.h>."""
+
+ADDRESS_SPACE: Final = "--address-space="
+"""Option before the rest: bytes of address space (``RLIMIT_AS``) that the program gets."""
 
 ORPHANED: Final = 125
 """Exit status when the parent was gone before we were tied to it."""
@@ -41,10 +45,19 @@ def die_with_parent(parent_pid: int) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Tie ourselves to the parent and become the program."""
+    space = None
+    if arguments[0].startswith(ADDRESS_SPACE):
+        space = int(arguments[0].removeprefix(ADDRESS_SPACE))
+        arguments = arguments[1:]
     if not die_with_parent(int(arguments[0])):
         return ORPHANED
     # A fuzzer crashes its children by the thousand; their core files would fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if space is not None:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        if hard != resource.RLIM_INFINITY:
+            space = min(space, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
     try:
         os.execvp(arguments[1], arguments[1:])
     except OSError as error:

@@ -1,16 +1,14 @@
 """A QEMU process that is told what to do over QMP, and always ended.
 
-The process runs without a guest (``-S``), display or default devices, in a
-session of its own; leaving the context kills that session, whatever happened
-inside.  Nothing listens on a network: QMP runs over a socket pair that QEMU
-inherits, so its death is seen at once, and streams use Unix sockets in a
-private temporary folder.
+The process runs without a guest (``-S``), display or default devices; leaving the
+context kills it, whatever happened inside, and the kernel does when we die.  Nothing
+listens on a network: QMP runs over a socket pair that QEMU inherits, so its death is
+seen at once, and streams use Unix sockets in a private temporary folder.
 """
 
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -21,13 +19,12 @@ from typing import Final
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of, start
+
+__all__ = ["MachineSpec", "QEMUProcess", "check_socket_name", "complaint_of", "running"]
 
 START_DEADLINE_S: Final = 30.0
 """QEMU answers QMP within half a second here; a loaded CI machine gets more."""
-_REAP_DEADLINE_S: Final = 10.0
-"""A killed process is gone at once unless the kernel holds it; then we say so."""
-_STDERR_MAX: Final = 4096
-"""Bytes of QEMU's complaints worth showing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,9 @@ class MachineSpec:
         memory_mb: guest memory; small, since every page is in the stream.
         devices: arguments of ``-device``.
         extra: any further arguments, as they are.
+        environment: variables that QEMU gets beside our own, such as ``MALLOC_PERTURB_``.
+        address_space_mb: limit of its address space (``RLIMIT_AS``), so that a length in a
+            stream cannot take all memory; ``None`` for no limit.
     """
 
     binary: str
@@ -47,6 +47,8 @@ class MachineSpec:
     memory_mb: int = 4
     devices: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    address_space_mb: int | None = None
 
     def argv(self, qmp_fd: int) -> list[str]:
         """The command line, with QMP on the connected socket ``qmp_fd``."""
@@ -59,6 +61,23 @@ class MachineSpec:
             argv += ["-device", device]
         return [*argv, *self.extra]
 
+    def start(self, stderr: Path, more: Sequence[str] = ()) -> Process:
+        """Start it without waiting for its greeting.
+
+        Args:
+            stderr: file for what it prints.
+            more: arguments behind all others.
+
+        Raises:
+            UsageError, InfraError: as :func:`loadfuzz.qemu.process.start`.
+        """
+        ours, theirs = socket.socketpair()
+        return start(
+            [*self.argv(theirs.fileno()), *more], ours, theirs, stderr,
+            environment=self.environment,
+            address_space=None if self.address_space_mb is None else self.address_space_mb << 20,
+        )  # fmt: skip
+
 
 class QEMUProcess:
     """A running QEMU; made by :func:`running`.
@@ -67,12 +86,9 @@ class QEMUProcess:
         folder: private temporary folder, gone with the process.
     """
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, qmp: QMPClient, folder: Path, stderr: Path
-    ) -> None:
+    def __init__(self, process: Process, qmp: QMPClient, folder: Path) -> None:
         self._process = process
         self._qmp = qmp
-        self._stderr = stderr
         self.folder = folder
 
     async def execute(self, command: str, timeout_s: float = 30.0, **arguments: object) -> object:
@@ -94,20 +110,11 @@ class QEMUProcess:
 
     def complaint(self) -> str:
         """What QEMU printed last, for error messages."""
-        return complaint_of(self._stderr)
+        return complaint_of(self._process.stderr)
 
     async def wait(self, timeout_s: float) -> int | None:
         """Exit status, or ``None`` if it still runs after ``timeout_s``."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                return await self._process.wait()
-        return None
-
-
-def complaint_of(stderr: Path) -> str:
-    """The end of a file of error output, on one line."""
-    text = stderr.read_bytes()[-_STDERR_MAX:].decode(errors="replace")
-    return " / ".join(line for line in text.splitlines() if line.strip()) or "it said nothing"
+        return await self._process.wait(timeout_s)
 
 
 @contextlib.asynccontextmanager
@@ -123,69 +130,35 @@ async def running(spec: MachineSpec) -> AsyncIterator[QEMUProcess]:
     """
     with tempfile.TemporaryDirectory(prefix="loadfuzz-") as name:
         folder = Path(name)
-        stderr = folder / "stderr"
-        ours, theirs = socket.socketpair()
-        with ours, theirs, stderr.open("wb") as errors:
+        process = spec.start(folder / "stderr")
+        qmp = QMPClient("loadfuzz")
+        try:
+            await _greet(qmp, process, spec)
+            yield QEMUProcess(process, qmp, folder)
+        finally:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *spec.argv(theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    start_new_session=True,
-                    pass_fds=(theirs.fileno(),),
-                )
-            except OSError as error:
-                raise UsageError(
-                    f"cannot run {spec.binary!r}: {error.strerror or error}; "
-                    "name a qemu-system binary with --qemu"
-                ) from error
-            # Only QEMU may hold its end, or its death would go unnoticed.
-            theirs.close()
-            qmp = QMPClient("loadfuzz")
-            try:
-                await _greet(qmp, ours, process, stderr, spec)
-                yield QEMUProcess(process, qmp, folder, stderr)
+                await process.end()
             finally:
-                await _end(process)
                 await _disconnect(qmp)
+                process.channel.close()
 
 
-async def _greet(
-    qmp: QMPClient,
-    ours: socket.socket,
-    process: asyncio.subprocess.Process,
-    stderr: Path,
-    spec: MachineSpec,
-) -> None:
+async def _greet(qmp: QMPClient, process: Process, spec: MachineSpec) -> None:
     """Speak QMP for the first time; tell a refusal from a failure."""
     try:
         async with asyncio.timeout(START_DEADLINE_S):
-            await qmp.connect(ours)
+            await qmp.connect(process.channel)
     except TimeoutError:
         raise InfraError(
             f"{spec.binary!r} did not speak QMP within {START_DEADLINE_S:.0f} s; "
-            f"is it a QEMU? ({complaint_of(stderr)})"
+            f"is it a QEMU? ({complaint_of(process.stderr)})"
         ) from None
     except QMPError as error:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_REAP_DEADLINE_S):
-                await process.wait()
+        code = await process.wait(REAP_DEADLINE_S)
         raise UsageError(
-            f"{spec.binary!r} ended with status {process.returncode} before it spoke QMP: "
-            f"{complaint_of(stderr)}"
+            f"{spec.binary!r} ended with status {code} before it spoke QMP: "
+            f"{complaint_of(process.stderr)}"
         ) from error
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    try:
-        async with asyncio.timeout(_REAP_DEADLINE_S):
-            await process.wait()
-    except TimeoutError:
-        raise InfraError(f"QEMU process {process.pid} cannot be killed") from None
 
 
 async def _disconnect(qmp: QMPClient) -> None:

@@ -1,0 +1,192 @@
+"""One live QEMU with an image of its own, from its start to its end.
+
+Nothing of it has a name for long: as soon as QEMU has opened its image, its log and its
+channel, the files are unlinked, so that not even a worker that is killed leaves any.
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.qemu import qcow2
+from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
+from loadfuzz.qemu.monitor import Monitor, encode
+from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of
+from loadfuzz.qemu.tracelog import TraceLog
+from loadfuzz.qemu.vitals import CPUClock
+
+INPUT: Final = "s0"
+"""Slot of the input; short, since QEMU reads commands slowly."""
+CLEAN: Final = "s1"
+"""Slot of the stream that the machine saved of itself."""
+AGAIN: Final = "again"
+"""Snapshot that is made, loaded and deleted after a load."""
+SHARED_MEMORY: Final = Path("/dev/shm")
+TRANSLATION_MB: Final = 32
+"""Room for translated code: TCG takes 1 GiB of address space otherwise, and a guest that runs
+for some milliseconds fills no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What each process of an executor is started from.
+
+    Attributes:
+        spec: the machine.
+        base: folder in which each gets a folder of its own.
+        clean: stream that goes to :data:`CLEAN`.
+        capacity: bytes of the slot of inputs.
+    """
+
+    spec: MachineSpec
+    base: Path
+    clean: bytes
+    capacity: int
+
+
+class Instance:
+    """A QEMU that can be told to load; made by :meth:`start`.
+
+    Attributes:
+        process, monitor, image, log, clock: of it.
+        loads: counted by whoever uses it.
+    """
+
+    __slots__ = (
+        "_folder", "_spec", "clock", "image", "loads", "log", "monitor", "process",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        folder: Path,
+        image: qcow2.Image,
+        log: TraceLog,
+        process: Process,
+        monitor: Monitor,
+    ) -> None:
+        self._spec = spec
+        self._folder = folder
+        self.image = image
+        self.log = log
+        self.process = process
+        self.monitor = monitor
+        self.clock = CPUClock(process.pid)
+        self.loads = 0
+
+    @classmethod
+    def start(cls, plan: Plan) -> "Instance":
+        """Start a QEMU and do not wait until it is :meth:`ready`; takes some milliseconds.
+
+        Raises:
+            UsageError: the binary cannot be run.
+            InfraError: no room, or no process can be started; nothing is left behind.
+        """
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="loadfuzz-", dir=plan.base))
+        except OSError as error:
+            raise InfraError(
+                f"no folder can be made in {plan.base}: {error.strerror}; make room there"
+            ) from error
+        image: qcow2.Image | None = None
+        log: TraceLog | None = None
+        try:
+            slots = [(INPUT, plan.capacity), (CLEAN, len(plan.clean))]
+            image = qcow2.Image.create(folder / "image.qcow2", slots)
+            image.write(CLEAN, plan.clean)
+            image.write(INPUT, plan.clean)
+            log = TraceLog(folder / "log")
+            more = [*_accelerator(plan.spec), "-no-shutdown", *qcow2.blockdev(image.path)]
+            process = plan.spec.start(folder / "stderr", [*more, *log.arguments()])
+        except BaseException as error:
+            if image is not None:
+                image.close()
+            if log is not None:
+                log.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise InfraError(
+                    f"using {folder} failed: {error.strerror or error}; make room there"
+                ) from error
+            raise
+        monitor = Monitor(process.channel)
+        # It answers when it has come up, whenever that is looked for.
+        monitor.send(encode("qmp_capabilities"))
+        return cls(plan.spec, folder, image, log, process, monitor)
+
+    async def ready(self) -> None:
+        """Wait until it takes commands.
+
+        Cancellation leaves it running.
+
+        Raises:
+            UsageError: it ended before; with QEMU's own words.
+            InfraError: it does not answer, or not in QMP.
+        """
+        binary = self._spec.binary
+        if not await self.monitor.wait(1, START_DEADLINE_S):
+            raise InfraError(
+                f"{binary!r} did not speak QMP within {START_DEADLINE_S:.0f} s; is it a QEMU? "
+                f"({complaint_of(self.process.stderr)})"
+            )
+        answers = self.monitor.replies(1)
+        if not answers:
+            code = await self.process.wait(REAP_DEADLINE_S)
+            raise UsageError(
+                f"{binary!r} ended with status {code} before it spoke QMP: "
+                f"{complaint_of(self.process.stderr)}"
+            )
+        if answers[0].error:
+            raise InfraError(f"{binary!r} refuses to be spoken to: {answers[0].error}")
+        self._unname()
+
+    def settle(self) -> None:
+        """Unlink its files if it has come up meanwhile."""
+        if self.monitor.waiting:
+            self._unname()
+
+    async def end(self) -> None:
+        """End it; nothing of it is left.
+
+        Cancellation leaves it killed and its files removed.
+
+        Raises:
+            InfraError: it does not die.
+        """
+        self.process.kill()
+        self.monitor.close()
+        self.image.close()
+        self.log.close()
+        self._unname()
+        await self.process.end()
+
+    def _unname(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def place_for(folder: Path, size: int) -> Path:
+    """Where files that QEMU reads again and again are put: in memory where there is room.
+
+    Args:
+        folder: otherwise.
+        size: bytes needed.
+    """
+    try:
+        free = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return folder
+    if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) and free.f_bavail * free.f_frsize >= size:
+        return SHARED_MEMORY
+    return folder
+
+
+def _accelerator(spec: MachineSpec) -> list[str]:
+    """Arguments for a small translator, where the machine does not say what it wants."""
+    chosen = any(word in ("-accel", "-enable-kvm", "--accel") for word in spec.extra)
+    if chosen or "accel=" in spec.machine:
+        return []
+    return ["-accel", f"tcg,tb-size={TRANSLATION_MB}"]

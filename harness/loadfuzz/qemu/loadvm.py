@@ -1,0 +1,330 @@
+"""The persistent QEMU executor: one process that is told ``loadvm`` again and again.
+
+Theory of operation.  QEMU has an image open whose snapshot *is* the input: the input is
+written over the snapshot's clusters and HMP ``loadvm`` is sent, with ``query-status`` right
+behind it, so that a main loop that no longer turns shows with the input that stopped it.
+What the monitor printed is the verdict.  A process that died, or hangs, is another one; the
+next process was started long before and takes its place at once.
+
+The machine keeps what the loads before have left in it, so a failure may take several
+inputs; whoever keeps the last ones begins anew when :attr:`LoadvmExecutor.generation` changes.
+The slot reads as zeros behind the input: there is no end of file, see :mod:`.incoming` for
+a loader that has one.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.inputs import STREAM_SIZE_MAX
+from loadfuzz.qemu import tracelog
+from loadfuzz.qemu.asking import FailedError, ask, judge_failure
+from loadfuzz.qemu.capture import capture
+from loadfuzz.qemu.closer import look_closer
+from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
+from loadfuzz.qemu.machine import MachineSpec
+from loadfuzz.qemu.monitor import Reply, encode, encode_hmp
+from loadfuzz.qemu.pace import Pace
+from loadfuzz.qemu.verdicts import judge_reply
+from loadfuzz.qemu.vitals import resident_bytes
+
+LOADS_MAX: Final = 20_000
+"""Loads of one process: half a minute of them, so that what leaks a little in each does not
+pile up, and a sequence that fails is not of any length."""
+GROWTH_MAX: Final = 256 << 20
+"""Bytes that a process may have grown by; a load that leaks then does not take all memory."""
+VITALS_EVERY: Final = 256
+"""Loads after which a process's memory is looked at: half a second of them."""
+SPARES_MAX: Final = 8
+"""Processes that may wait for their turn; each takes some 40 MB."""
+GUEST_RUN_S: Final = 0.005
+"""How long a guest runs after a load that is looked at closely: timers that were loaded with
+a wrong time fire within the first millisecond."""
+ROOM: Final = 1 << 16
+"""Bytes of zeros behind the longest input, where a loader that runs over its end reads on."""
+_START_TRIES: Final = 2
+"""A spare may have died while it waited; one that was started just now says why."""
+
+_LOAD: Final = (encode_hmp(f"loadvm {INPUT}"), encode("query-status"))
+_LOAD_TRACED: Final = (*_LOAD, *tracelog.SWITCH_OFF)
+_LOAD_CLEAN: Final = (encode_hmp(f"loadvm {CLEAN}"), encode("query-status"))
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How an executor goes about it.
+
+    Attributes:
+        load_timeout_s: CPU seconds after which a load counts as a hang.
+        spares: processes started ahead, 0 to :data:`SPARES_MAX`.
+        guest_run_s: wall seconds that the guest runs after a load looked at closely.
+        loads_max: loads after which a process gives way to a fresh one.
+    """
+
+    load_timeout_s: float
+    spares: int = 1
+    guest_run_s: float = GUEST_RUN_S
+    loads_max: int = LOADS_MAX
+
+
+class LoadvmExecutor:
+    """A live QEMU (:class:`loadfuzz.abc.Executor`); made by :func:`loadvm_executor`.
+
+    Attributes:
+        generation: of the process that runs now; 1 for the first.  It goes up with
+            :meth:`renew`, and at the beginning of an :meth:`execute` that finds that the
+            process has become too old: what the loads before had left is then gone.
+        share: part of the CPU limit after which a load is a hang: less than 1.0 where a hang
+            is confirmed later, with all of the limit.
+        clean: what the machine saved of itself when it had just been started.
+    """
+
+    __slots__ = (
+        "_live", "_manners", "_pace", "_plan", "_rss", "_spares", "_usable", "clean",
+        "generation", "share",
+    )  # fmt: skip
+
+    def __init__(self, plan: Plan, manners: Manners) -> None:
+        self.generation = 0
+        self.share = 1.0
+        self.clean = plan.clean
+        self._plan = plan
+        self._manners = manners
+        self._pace = Pace()
+        self._live: Instance | None = None
+        self._spares: list[Instance] = []
+        self._usable = False
+        self._rss = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the QEMU that loads, ``None`` between two."""
+        return None if self._live is None else self._live.process.pid
+
+    @property
+    def due(self) -> bool:
+        """Whether the next :meth:`execute` begins with :meth:`renew`, since the process has
+        loaded enough or has grown."""
+        live = self._live
+        if live is None or not self._usable:
+            return False
+        if live.loads >= self._manners.loads_max:
+            return True
+        if live.loads % VITALS_EVERY or not live.loads:
+            return False
+        for spare in self._spares:
+            spare.settle()
+        return resident_bytes(live.process.pid) > self._rss + GROWTH_MAX
+
+    async def execute(self, stream: bytes, *, closely: bool = False) -> Execution:
+        """Load a stream, in the state that the loads before have left.
+
+        Looked at closely, an accepted stream's guest runs for some milliseconds, and is
+        saved, loaded and deleted again; the events tell of sections and fields, and of
+        what QEMU refused then (``reload refused: TEXT``).  A failure there begins its message with
+        what was being done.
+
+        Cancellation leaves a process that is only good for :meth:`renew`.
+
+        Raises:
+            InfraError: as :meth:`loadfuzz.abc.Executor.execute`.
+            UsageError: the stream is longer than the slot, or QEMU cannot be started anew.
+        """
+        if self.due:
+            await self.renew()
+        live = self._ready()
+        live.image.write(INPUT, stream)
+        if not closely:
+            return await self._run(live, _LOAD)
+        return await self._run_closely(live)
+
+    async def sane(self) -> Execution:
+        """Load what the machine saved of itself at first: a machine that is well takes it.
+
+        Raises:
+            InfraError: as :meth:`execute`.
+        """
+        return await self._run(self._ready(), _LOAD_CLEAN)
+
+    async def renew(self) -> None:
+        """A fresh process in place of this one.
+
+        Cancellation leaves no process or a fresh one; calling it again puts it right.
+
+        Raises:
+            UsageError: QEMU cannot be started so.
+            InfraError: it cannot be started any more, or the old one does not die.
+        """
+        self._usable = False
+        old, self._live = self._live, None
+        if old is not None:
+            await old.end()
+        for left in reversed(range(_START_TRIES)):
+            fresh = self._spares.pop(0) if self._spares else Instance.start(self._plan)
+            try:
+                await fresh.ready()
+            except (UsageError, InfraError):
+                await fresh.end()
+                if not left:
+                    raise
+            except BaseException:
+                await fresh.end()
+                raise
+            else:
+                break
+        fresh.process.news()  # what it said when it came up is no last word
+        self._live = fresh
+        self._rss = resident_bytes(fresh.process.pid)
+        self.generation += 1
+        self._usable = True
+        while len(self._spares) < self._manners.spares:
+            self._spares.append(Instance.start(self._plan))
+
+    async def close(self) -> None:
+        """End all processes."""
+        self._usable = False
+        every = [*self._spares, *([self._live] if self._live is not None else [])]
+        self._spares, self._live = [], None
+        for instance in every:
+            instance.process.kill()
+        failure: InfraError | None = None
+        for instance in every:
+            try:
+                await instance.end()
+            except InfraError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _ready(self) -> Instance:
+        if self._live is None or not self._usable:
+            raise InfraError("this QEMU has failed and was not renewed; call renew() first")
+        return self._live
+
+    # -- one load ------------------------------------------------------------------------------
+
+    async def _run(self, live: Instance, commands: Sequence[bytes]) -> Execution:
+        """Load what is in a slot, and nothing more."""
+        self._usable = False
+        live.loads += 1
+        loop = asyncio.get_running_loop()
+        cpu_before_s, before_s = live.clock.now_s(), loop.time()
+        try:
+            answers = await self._ask(live, commands, "")
+        except FailedError as failed:
+            return await judge_failure(live, failed, cpu_before_s)
+        self._pace.took(loop.time() - before_s)
+        execution = _verdict(answers[0], live.clock.now_s() - cpu_before_s)
+        live.process.news()
+        self._usable = True
+        return execution
+
+    async def _run_closely(self, live: Instance) -> Execution:
+        """Load the input with trace events, and go on with it if it is accepted."""
+        self._usable = False
+        live.loads += 1
+        events: list[str] = []
+        cpu_before_s = live.clock.now_s()
+
+        async def speak(commands: Sequence[bytes], doing: str) -> list[Reply]:
+            return await self._ask(live, commands, doing)
+
+        try:
+            await speak(tracelog.SWITCH_ON, "")
+            answers = await speak(_LOAD_TRACED, "")
+            execution = _verdict(answers[0], live.clock.now_s() - cpu_before_s)
+            events += [*live.log.take(), *execution.events]
+            if execution.kind is ExitKind.ACCEPTED:
+                events += await look_closer(speak, self._manners.guest_run_s)
+        except FailedError as failed:
+            execution = await judge_failure(live, failed, cpu_before_s)
+            events += live.log.take()
+        else:
+            live.process.news()
+            self._usable = True
+        return replace(execution, events=tuple(events))
+
+    async def _ask(self, live: Instance, commands: Sequence[bytes], doing: str) -> list[Reply]:
+        limit_s = self._manners.load_timeout_s * self.share
+        return await ask(live, commands, doing, limit_s=limit_s, first_look_s=self._pace.deadline_s)
+
+
+def _verdict(reply: Reply, cpu_s: float) -> Execution:
+    if reply.error:
+        raise InfraError(f"QEMU does not know human-monitor-command: {reply.error}")
+    judged = judge_reply(reply.text)
+    if judged.refusal is not None:
+        return Execution(ExitKind.REJECTED, judged.depth, refusal=judged.refusal, cpu_s=cpu_s)
+    events = tuple(f"said {line}" for line in judged.said)
+    return Execution(ExitKind.ACCEPTED, judged.depth, cpu_s=cpu_s, events=events)
+
+
+@contextlib.asynccontextmanager
+async def loadvm_executor(
+    spec: MachineSpec,
+    folder: Path,
+    load_timeout_s: float,
+    *,
+    spares: int = 1,
+    guest_run_s: float = GUEST_RUN_S,
+    loads_max: int = LOADS_MAX,
+) -> AsyncIterator[LoadvmExecutor]:
+    """A QEMU that loads, for the duration of an ``async with`` block.
+
+    However the block is left, no process and no file of it remains.  From the main thread:
+    the kernel ties a QEMU to the thread that started it.
+
+    Args:
+        spec: the machine; its address space should have a limit.
+        folder: for images where shared memory has no room; it exists, and is nobody else's.
+        load_timeout_s: CPU seconds after which a load counts as a hang.
+        spares: processes started ahead, 0 to :data:`SPARES_MAX`: one, and a second where
+            loads kill or hang one after the other.
+        guest_run_s: wall seconds that the guest runs after a load looked at closely.
+        loads_max: loads after which a process gives way to a fresh one.
+
+    Raises:
+        UsageError: QEMU cannot be started so, its machine cannot be saved, or it does not load
+            what it saved.
+        InfraError: something of ours failed.
+    """
+    if not 0 <= spares <= SPARES_MAX:
+        raise UsageError(f"{spares} spare processes are not possible; use 0 to {SPARES_MAX}")
+    manners = Manners(load_timeout_s, spares, guest_run_s, loads_max)
+    clean = await capture(spec)
+    capacity = max(STREAM_SIZE_MAX, len(clean)) + ROOM
+    # Beside the slots there may be a state saved again, of the size of the clean one.
+    size = (1 + spares) * (capacity + 2 * len(clean) + (spec.memory_mb << 20))
+    plan = Plan(spec, place_for(folder, size), clean, capacity)
+    executor = LoadvmExecutor(plan, manners)
+    try:
+        await executor.renew()
+        await _check(executor, spec)
+        yield executor
+    finally:
+        await executor.close()
+
+
+async def _check(executor: LoadvmExecutor, spec: MachineSpec) -> None:
+    """Make sure that the machine loads what it has saved of itself.
+
+    Raises:
+        UsageError: it does not.
+    """
+    first = await executor.sane()
+    if first.kind is ExitKind.ACCEPTED:
+        return
+    why = first.kind.value
+    if first.refusal is not None:
+        why = first.refusal.text
+    elif first.escape is not None:
+        why = f"{first.escape.type_name}: {first.escape.message}"
+    raise UsageError(
+        f"{spec.binary!r} does not load what its machine {spec.machine!r} saved of itself: {why}; "
+        "use another machine or other devices"
+    )

@@ -1,0 +1,116 @@
+"""Trace events of a stock QEMU while it loads: which sections it met, and which fields.
+
+Needs no rebuilt binary: the ``log`` backend, which distributions compile in, prints events
+to the file that ``-D`` names, and QMP's ``trace-event-set-state`` switches them on and off
+by pattern (migration/trace-events names them).  Only names that the binary itself has
+become part of an event, and each field is reported once: so their number is bounded,
+whatever the stream says.
+"""
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from loadfuzz.qemu.monitor import encode
+
+PATTERNS: Final = ("vmstate_load*", "vmstate_subsection_load_good", "qemu_loadvm_state_section*")
+"""Events that are recorded: sections, and what of their descriptions was read."""
+READ_MAX: Final = 4 << 20
+"""Bytes of the log of one load that are read; a pc prints 90 kB, and an array whose length was
+raised prints a line or two for each element."""
+EVENTS_MAX: Final = 8192
+"""Events kept of one load: a pc has 700 different ones."""
+NAME_MAX: Final = 300
+"""Characters of an event; a section's name has up to 255."""
+
+SWITCH_ON: Final = tuple(
+    encode("trace-event-set-state", name=pattern, enable=True) for pattern in PATTERNS
+)
+SWITCH_OFF: Final = tuple(
+    encode("trace-event-set-state", name=pattern, enable=False) for pattern in PATTERNS
+)
+
+_HOLE_SKIP: Final = os.SEEK_DATA
+_SECTION: Final = re.compile(r"qemu_loadvm_state_section_startfull \d+\((.*)\) (\d+) (\d+)$")
+_VMSTATE_LOAD: Final = re.compile(r"vmstate_load (.*), [^,]*$")
+_END: Final = re.compile(r"vmstate_load_state_end (\S+) (.*)/(-?\d+)$")
+_FIELD: Final = re.compile(r"vmstate_(?:load_state_field|subsection_load_good) \S+$")
+_STAMP: Final = re.compile(r"^\d+@\d+\.\d+:")
+"""What QEMU puts before each line with ``-msg timestamp=on``."""
+_DIGITS: Final = re.compile(r"\d+")
+
+
+class TraceLog:
+    """The file that a QEMU logs to.
+
+    Args:
+        path: of a file that QEMU does not have yet; made here, and may be unlinked.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def arguments(self) -> list[str]:
+        """QEMU's arguments."""
+        return ["-D", str(self.path)]
+
+    def take(self) -> tuple[str, ...]:
+        """The events since this was last called, see :func:`events_of`; empties the file."""
+        size = os.fstat(self._descriptor).st_size
+        if not size:
+            return ()
+        # QEMU goes on at its own position behind what is cut off here: the file then begins
+        # with a hole, which takes no room.
+        begin = 0
+        with suppress(OSError):
+            begin = os.lseek(self._descriptor, 0, _HOLE_SKIP)
+        data = os.pread(self._descriptor, READ_MAX, begin)
+        os.ftruncate(self._descriptor, 0)
+        return events_of(data.lstrip(b"\0").decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """Close it.  Closing again does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def events_of(log: str) -> tuple[str, ...]:
+    """What a log says, for :mod:`loadfuzz.feedback.novelty`.
+
+    Returns:
+        In the order of the log: ``vmstate_load IDSTR INSTANCE VERSION`` for each section
+        whose device was found, ``vmstate_load IDSTR part`` for one that continues; each
+        field and subsection of a description that was read, once; and each description
+        that was not read to its end, with the reason.
+    """
+    events: list[str] = []
+    seen: set[str] = set()
+    header: tuple[str, str] | None = None
+    for line in log.split("\n"):
+        if len(events) >= EVENTS_MAX:
+            break
+        line = _STAMP.sub("", line)
+        if found := _SECTION.match(line):
+            header = found[1], f"{found[2]} {found[3]}"
+        elif found := _VMSTATE_LOAD.match(line):
+            what = header[1] if header is not None and header[0] == found[1] else "part"
+            header = None
+            events.append(f"vmstate_load {found[1]} {what}"[:NAME_MAX])
+        elif _FIELD.match(line):
+            _once(_DIGITS.sub("#", line)[:NAME_MAX], seen, events)
+        elif (found := _END.match(line)) and found[3] != "0":
+            end = f"vmstate_load_state_end {found[1]} {found[2]}/{found[3]}"
+            _once(_DIGITS.sub("#", end)[:NAME_MAX], seen, events)
+    return tuple(events)
+
+
+def _once(event: str, seen: set[str], events: list[str]) -> None:
+    if event not in seen:
+        seen.add(event)
+        events.append(event)
