@@ -154,7 +154,7 @@ class RemoteTarget(Format, Protocol):
     def stateful(self) -> bool: ...
 
     def executor(
-        self, folder: Path, load_timeout_s: float
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True
     ) -> AbstractAsyncContextManager[Executor]:
         """A loader, started, for the duration of an ``async with`` block.
 
@@ -163,6 +163,7 @@ class RemoteTarget(Format, Protocol):
         Args:
             folder: for its files; it exists, and is nobody else's.
             load_timeout_s: CPU seconds after which a load counts as a hang.
+            explain: find out where a load hangs, which may take seconds.
 
         Raises:
             UsageError: the loader cannot be started so.

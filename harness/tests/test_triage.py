@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,14 @@ def test_numbers_in_what_was_said_do_not_tell_failures_apart() -> None:
     assert symptom_of(died("bad index 17")) != symptom_of(died("bad level 17"))
     assert symptom_of(died("bad index 17")).telling
     assert not symptom_of(SILENT).telling
+
+
+def test_a_hang_is_named_by_where_it_is_if_the_binary_says_so(tmp_path: Path) -> None:
+    cause = trace([HANGS], [edited("cpu/flags")], HUNG, tmp_path)
+
+    def at(*frames: str) -> str:
+        hung = replace(HUNG, escape=Escape("hang", "busy", frames))
+        return violation_of(hung, cause).path
+
+    assert at("main.c:main:1", "loop.c:spin:7") == "hang at loop.c:spin"
+    assert at("?:main:0", "?:object_get:0") == "hang at cpu/flags"

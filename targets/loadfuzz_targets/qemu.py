@@ -10,7 +10,7 @@ Seeds are taken from the binary itself, so that they fit it, whatever its versio
 
 import asyncio
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +20,13 @@ from loadfuzz import variants
 from loadfuzz.abc import Executor
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import ExitKind
+from loadfuzz.findings import Finding
 from loadfuzz.inputs import Seed
 from loadfuzz.qemu.capture import save_stream, version_of
 from loadfuzz.qemu.loadvm import loadvm_executor
 from loadfuzz.qemu.machine import MachineSpec, running
 from loadfuzz.qemu.profiles import profiles
+from loadfuzz.repro.qemu_script import qemu_files
 from loadfuzz_targets.layouts import Layouts
 from savevm.document import Document
 
@@ -71,10 +73,15 @@ class QEMUMachine:
         return Document.parse(stream, self._layouts.factory_for(stream))
 
     def executor(
-        self, folder: Path, load_timeout_s: float
-    ) -> AbstractAsyncContextManager[Executor]:  # fmt: skip
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+    ) -> AbstractAsyncContextManager[Executor]:
         """A QEMU that loads again and again, see :func:`loadfuzz.qemu.loadvm.loadvm_executor`."""
-        return loadvm_executor(self.spec, folder, load_timeout_s)
+        return loadvm_executor(self.spec, folder, load_timeout_s, explain=explain)
+
+    def script(self, finding: Finding) -> Mapping[str, bytes]:
+        """Files that rerun a finding with nothing but a QEMU
+        (:class:`loadfuzz.abc.BringsScript`)."""
+        return qemu_files(self.spec, finding)
 
     async def _capture(self) -> tuple[Seed, ...]:
         async with running(self.spec) as qemu:
@@ -130,10 +137,14 @@ class QEMUTarget:
         return self._default().parse(stream)
 
     def executor(
-        self, folder: Path, load_timeout_s: float
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True
     ) -> AbstractAsyncContextManager[Executor]:
         """As :meth:`QEMUMachine.executor`, of the default profile."""
-        return self._default().executor(folder, load_timeout_s)
+        return self._default().executor(folder, load_timeout_s, explain=explain)
+
+    def script(self, finding: Finding) -> Mapping[str, bytes]:
+        """As :meth:`QEMUMachine.script`, of the default profile."""
+        return self._default().script(finding)
 
     def _default(self) -> QEMUMachine:
         if self._plain is None:

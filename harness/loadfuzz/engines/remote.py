@@ -341,7 +341,9 @@ class RemoteSession(Account):
     async def _traced(self, failure: _Failure, seconds: float) -> Cause | None:
         if self._tracer is None:
             executor = await self._stack.enter_async_context(
-                self._remote.executor(self._folder("tracing"), self._suspicion_s())
+                self._remote.executor(
+                    self._folder("tracing"), suspicion_s(self.batch, self._remote), explain=False
+                )
             )
             self._tracer = Tracer(
                 self._remote, executor, self._seeds, self._clock, self._interrupted
@@ -362,9 +364,6 @@ class RemoteSession(Account):
         folder.mkdir(exist_ok=True)
         return folder
 
-    def _suspicion_s(self) -> float:
-        return self.batch.load_timeout_s / SUSPICION_SHARE
-
     def _keep(self, failure: _Failure, cause: Cause | None) -> None:
         violation = violation_of(failure.execution if cause is None else cause.execution, cause)
         signature = violation.signature
@@ -372,6 +371,9 @@ class RemoteSession(Account):
         if cause is not None:
             for step in cause.steps:
                 self._blame.blame(step.seed, step.changes)
+        hung = failure.execution.kind is ExitKind.TIMED_OUT
+        if hung and (cause is None or not cause.reliability[0]):
+            return  # with more patience it ended: it was only slow
         if signature in self.batch.ignore or signature in self._times:
             self._known.setdefault(symptom, signature)
             self._repeat(signature)
@@ -437,3 +439,9 @@ class RemoteSession(Account):
             self._progress_s = self._clock.now_s()
             self.report()
         return self._stopped()
+
+
+def suspicion_s(batch: Batch, target: RemoteTarget) -> float:
+    """CPU seconds after which a load is taken for a hang until somebody confirms it: all of
+    them where starting a process is part of each."""
+    return batch.load_timeout_s / (SUSPICION_SHARE if target.stateful else 1)

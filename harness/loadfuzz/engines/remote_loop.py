@@ -13,10 +13,9 @@ from loadfuzz.engines.account import worker_folder
 from loadfuzz.engines.bridge import drive
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.native import NativeEngine
-from loadfuzz.engines.remote import RemoteSession
+from loadfuzz.engines.remote import RemoteSession, suspicion_s
 from loadfuzz.errors import UsageError
 from loadfuzz.events import MachineryWarning
-from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.findings import Finding
 from loadfuzz.rng import Rng
 from loadfuzz.storage import Corpus, CorruptEntryError, explain, seeds_of
@@ -55,7 +54,7 @@ async def run_remote(
     rng = Rng(batch.seed)
     async with AsyncExitStack() as stack:
         executor = await stack.enter_async_context(
-            target.executor(folder, batch.load_timeout_s / SUSPICION_SHARE)
+            target.executor(folder, suspicion_s(batch, target), explain=False)
         )
         session = RemoteSession(
             batch, target, executor, stack, _seeds(batch, emit), emit,

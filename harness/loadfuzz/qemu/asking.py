@@ -76,13 +76,16 @@ async def ask(
     return answers
 
 
-async def judge_failure(live: Instance, failed: FailedError, cpu_before_s: float) -> Execution:
+async def judge_failure(
+    live: Instance, failed: FailedError, cpu_before_s: float, *, explain: bool = True
+) -> Execution:
     """The verdict on a QEMU that died or hangs; it is good for nothing more.
 
     Args:
         live: the QEMU.
         failed: how it showed.
         cpu_before_s: its CPU clock when the load began.
+        explain: find out where it hangs.
 
     Raises:
         InfraError: it was ended from outside, or nothing can be said.
@@ -101,7 +104,7 @@ async def judge_failure(live: Instance, failed: FailedError, cpu_before_s: float
             return Execution(death.kind, depth, escape=death.escape, cpu_s=cpu_s)
         failed = FailedError(failed.doing or "ending", BLOCKED)
     message = f"{failed.doing}: {failed.seen}" if failed.doing else failed.seen
-    frames = await _place(live.process.pid, failed.seen)
+    frames = await _place(live.process.pid, failed.seen) if explain else ()
     escape = Escape("hang", message, frames)
     return Execution(ExitKind.TIMED_OUT, depth, escape=escape, cpu_s=cpu_s)
 

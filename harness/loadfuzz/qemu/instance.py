@@ -100,7 +100,7 @@ class Instance:
             image.write(CLEAN, plan.clean)
             image.write(INPUT, plan.clean)
             log = TraceLog(folder / "log")
-            more = [*_accelerator(plan.spec), "-no-shutdown", *qcow2.blockdev(image.path)]
+            more = [*accelerator(plan.spec), "-no-shutdown", *qcow2.blockdev(image.path)]
             process = plan.spec.start(folder / "stderr", [*more, *log.arguments()])
         except BaseException as error:
             if image is not None:
@@ -184,7 +184,7 @@ def place_for(folder: Path, size: int) -> Path:
     return folder
 
 
-def _accelerator(spec: MachineSpec) -> list[str]:
+def accelerator(spec: MachineSpec) -> list[str]:
     """Arguments for a small translator, where the machine does not say what it wants."""
     chosen = any(word in ("-accel", "-enable-kvm", "--accel") for word in spec.extra)
     if chosen or "accel=" in spec.machine:

@@ -64,12 +64,14 @@ class Manners:
         spares: processes started ahead, 0 to :data:`SPARES_MAX`.
         guest_run_s: wall seconds that the guest runs after a load looked at closely.
         loads_max: loads after which a process gives way to a fresh one.
+        explain: find out where a load hangs.
     """
 
     load_timeout_s: float
     spares: int = 1
     guest_run_s: float = GUEST_RUN_S
     loads_max: int = LOADS_MAX
+    explain: bool = True
 
 
 class LoadvmExecutor:
@@ -217,7 +219,7 @@ class LoadvmExecutor:
         try:
             answers = await self._ask(live, commands, "")
         except FailedError as failed:
-            return await judge_failure(live, failed, cpu_before_s)
+            return await judge_failure(live, failed, cpu_before_s, explain=self._manners.explain)
         self._pace.took(loop.time() - before_s)
         execution = _verdict(answers[0], live.clock.now_s() - cpu_before_s)
         live.process.news()
@@ -242,7 +244,9 @@ class LoadvmExecutor:
             if execution.kind is ExitKind.ACCEPTED:
                 events += await look_closer(speak, self._manners.guest_run_s)
         except FailedError as failed:
-            execution = await judge_failure(live, failed, cpu_before_s)
+            execution = await judge_failure(
+                live, failed, cpu_before_s, explain=self._manners.explain
+            )
             events += live.log.take()
         else:
             live.process.news()
@@ -273,6 +277,7 @@ async def loadvm_executor(
     spares: int = 1,
     guest_run_s: float = GUEST_RUN_S,
     loads_max: int = LOADS_MAX,
+    explain: bool = True,
 ) -> AsyncIterator[LoadvmExecutor]:
     """A QEMU that loads, for the duration of an ``async with`` block.
 
@@ -287,6 +292,7 @@ async def loadvm_executor(
             loads kill or hang one after the other.
         guest_run_s: wall seconds that the guest runs after a load looked at closely.
         loads_max: loads after which a process gives way to a fresh one.
+        explain: find out where a load hangs, which takes a second or two.
 
     Raises:
         UsageError: QEMU cannot be started so, its machine cannot be saved, or it does not load
@@ -295,7 +301,7 @@ async def loadvm_executor(
     """
     if not 0 <= spares <= SPARES_MAX:
         raise UsageError(f"{spares} spare processes are not possible; use 0 to {SPARES_MAX}")
-    manners = Manners(load_timeout_s, spares, guest_run_s, loads_max)
+    manners = Manners(load_timeout_s, spares, guest_run_s, loads_max, explain)
     clean = await capture(spec)
     capacity = max(STREAM_SIZE_MAX, len(clean)) + ROOM
     # Beside the slots there may be a state saved again, of the size of the clean one.

@@ -25,7 +25,7 @@ from loadfuzz.execution import Depth, Execution
 from loadfuzz.findings import Finding
 from loadfuzz.oracles import idempotent
 from loadfuzz.qemu import closer, qcow2
-from loadfuzz.qemu.instance import AGAIN, _accelerator
+from loadfuzz.qemu.instance import AGAIN, accelerator
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.repro.folder import INPUT, SCRIPT, before_name
 from loadfuzz.repro.hexdump_text import write_hexdump
@@ -200,7 +200,7 @@ def machine_arguments(spec: MachineSpec) -> list[str]:
             if word.startswith(value) and argv[at - 1] == option
         )  # fmt: skip
         del argv[at - 1 : at + 1]
-    return [*argv, *_accelerator(spec), "-no-shutdown", "-monitor", "stdio"]
+    return [*argv, *accelerator(spec), "-no-shutdown", "-monitor", "stdio"]
 
 
 def _by_option(words: Sequence[str]) -> list[str]:

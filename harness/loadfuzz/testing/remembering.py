@@ -5,6 +5,7 @@ It stands for a process of its own without being one, so that thousands of its d
 take no time; what real processes do is for tests that start some.
 """
 
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ class RememberingTarget:
 
     Attributes:
         opened: executors that were started.
+        patient_s: an executor that may take so long sees nothing hang.
         open: of these, how many are.
     """
 
@@ -144,6 +146,7 @@ class RememberingTarget:
         }
         self.opened: list[RememberingExecutor] = []
         self.open = 0
+        self.patient_s = math.inf
 
     def seeds(self) -> Iterable[Seed]:
         """One."""
@@ -155,10 +158,13 @@ class RememberingTarget:
 
     @asynccontextmanager
     async def executor(
-        self, folder: Path, load_timeout_s: float
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True
     ) -> AsyncIterator[RememberingExecutor]:
         """See :meth:`loadfuzz.abc.RemoteTarget.executor`."""
-        made = RememberingExecutor(self._spans, self.seed)
+        spans = self._spans
+        if load_timeout_s >= self.patient_s:
+            spans = {rule: at for rule, at in spans.items() if rule.effect is not Effect.HANGS}
+        made = RememberingExecutor(spans, self.seed)
         self.opened.append(made)
         self.open += 1
         try:

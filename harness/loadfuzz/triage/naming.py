@@ -5,12 +5,16 @@ from typing import Final
 from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.findings import Violation
 from loadfuzz.oracles import clean_error, idempotent, no_hang
+from loadfuzz.oracles.clean_error import place_of
 from loadfuzz.places import without_indices
 from loadfuzz.triage.sequences import Cause
 from loadfuzz.triage.symptom import symptom_of
 
 NOWHERE: Final = " at "
 """End of the path of a failure that says nothing of its place."""
+
+NO_FILE: Final = "?:"
+"""File of a frame in a binary without debug information."""
 
 CHANGES_NAMED: Final = 3
 """Fields named in a title; the report has all."""
@@ -29,6 +33,11 @@ def violation_of(execution: Execution, cause: Cause | None) -> Violation:
     symptom = symptom_of(execution)
     place = symptom.place or (fields[0] if fields else "")
     if execution.kind is ExitKind.TIMED_OUT:
+        escape = execution.escape
+        if escape is not None and escape.frames and not place_of(escape).startswith(NO_FILE):
+            # The calls that never returned say more than the field that sent it there; but in a
+            # binary without debug information only some have names, and which is chance.
+            place = place_of(escape)
         title = f"the load does not end{by}"
         return Violation(no_hang.NAME, title, "the load ends", _said(execution),
                          f"{symptom.type_name}{NOWHERE}{place}")  # fmt: skip
@@ -56,5 +65,6 @@ def _said(execution: Execution) -> str:
     escape, refusal = execution.escape, execution.refusal
     if escape is not None:
         where = f" in {escape.frames[-1]}" if escape.frames else ""
-        return f"{escape.type_name}: {escape.message}{where}".rstrip(": ")
+        message = escape.message.removeprefix(escape.type_name).lstrip(":, ")
+        return f"{escape.type_name}: {message}{where}".rstrip(": ")
     return refusal.text if refusal is not None else str(execution.kind)

@@ -30,8 +30,9 @@ RUNS_MAX: Final = 400
 CONFIRMATIONS: Final = 5
 """Times that what was found is run for its reliability."""
 
-JUDGED: Final = 2
-"""The same where each takes seconds, as of a load that does not end."""
+JUDGED: Final = 1
+"""The same where each takes seconds, as of a load that does not end; tracing it has run it
+several times by then."""
 
 FAILURES_MAX: Final = 3
 """Runs in a row that our machinery may spoil."""

@@ -37,8 +37,10 @@ def symptom_of(execution: Execution) -> Symptom:
     """The symptom that an execution shows."""
     escape, refusal = execution.escape, execution.refusal
     if escape is None:
+        # Without its beginning, the device: what one does, all of its kind do.
         words = refusal.text if refusal is not None else ""
-        return Symptom(execution.kind, "", _words(words))
+        device, _, rest = words.partition(": ")
+        return Symptom(execution.kind, "", _words(rest or device))
     if execution.kind is ExitKind.TIMED_OUT:
         # Where a loop happened to be is chance; that it does not end is what counts.
         return Symptom(execution.kind, escape.type_name, "")
