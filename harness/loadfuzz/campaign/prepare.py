@@ -10,6 +10,7 @@ should that fail to each alone, so that a bad seed is known by name.
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,6 +182,19 @@ def decode_message(line: bytes) -> Message:
     return _decoder.decode(line)
 
 
+class NoLoaderError(InfraError):
+    """The program that has the loader cannot be started: no fault of what was typed alone."""
+
+
+def _own_seeds(target: Target | RemoteTarget) -> Iterable[Seed]:
+    try:
+        return target.seeds()
+    except UsageError as error:
+        if isinstance(target, RemoteTarget):
+            raise NoLoaderError(str(error)) from error
+        raise
+
+
 def _send(channel: Channel, message: Message) -> None:
     channel.send(msgspec.json.encode(message) + b"\n")
 
@@ -205,7 +219,7 @@ def prepare(request: Request, channel: Channel) -> None:
     corpus = Corpus(Path(request.corpus))
     seeds: dict[str, str] = {}
     if request.own_seeds:
-        for seed in target.seeds():
+        for seed in _own_seeds(target):
             problem = check_stream(seed.stream, len(seed.stream))
             if problem is not None:
                 _send(channel, SeedUnusable(seed.name, problem))
@@ -221,7 +235,10 @@ def prepare(request: Request, channel: Channel) -> None:
     except OSError as error:
         raise explain(error, f"writing beside {request.corpus}") from error
     if isinstance(target, RemoteTarget):
-        asyncio.run(_try_remote(target, seeds, request, channel))
+        try:
+            asyncio.run(_try_remote(target, seeds, request, channel))
+        except UsageError as error:
+            raise NoLoaderError(str(error)) from error
         _send(channel, Done())
         return
     with Watchdog(request.load_timeout_s * LOAD_TIMES) as watchdog:
