@@ -10,6 +10,7 @@ from loadfuzz.campaign.batch import Batch, BatchResult, Engine
 from loadfuzz.codec import decode
 from loadfuzz.engines.blame import MATRIX_FILE, STILL_TRIED, SUSPICION_MIN, Blame, Matrix
 from loadfuzz.engines.bridge import drive, wait
+from loadfuzz.engines.failures import RAW_MAX
 from loadfuzz.engines.remote_loop import run_remote
 from loadfuzz.errors import InfraError
 from loadfuzz.events import Event, FindingAnnounced, MachineryWarning
@@ -230,3 +231,25 @@ def test_a_load_that_ends_with_more_patience_is_no_finding(tmp_path: Path) -> No
     assert result.kinds["timed-out"] > 0
     assert result.findings == ()
     assert not any(isinstance(event, FindingAnnounced) for event in told)
+
+
+def test_what_another_worker_has_found_is_not_traced_again(tmp_path: Path) -> None:
+    rules = [Rule(("intc/irr",), Effect.PLANTS)]
+    first, second = (RememberingTarget(REFERENCE, SEED, rules) for _ in range(2))
+    found, _ = fuzz(first, tmp_path)
+    assert found.findings
+    again, _ = fuzz(second, tmp_path, seed=6)
+    assert again.kinds["crashed"] > 0
+    assert again.findings == ()
+    assert len(first.opened) == 2
+    assert len(second.opened) == 1
+
+
+def test_a_failure_that_nothing_explains_is_kept_with_the_last_streams(tmp_path: Path) -> None:
+    target = RememberingTarget(REFERENCE, SEED, [Rule(("cpu/pc",), Effect.DIES)])
+    target.dies_once = True
+    _, told = fuzz(target, tmp_path)
+    (event,) = (event for event in told if isinstance(event, FindingAnnounced))
+    finding = read_finding(tmp_path / event.folder)
+    assert finding.reliability == (0, 0)
+    assert 1 <= len(finding.input.before) < RAW_MAX

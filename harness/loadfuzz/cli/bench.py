@@ -5,13 +5,11 @@ from collections.abc import Callable
 from typing import Final
 
 import click
-import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from loadfuzz.bench import fields, inspection, ram, tax, upkeep, workers
 from loadfuzz.bench.results import Figure
-from loadfuzz.cli import bench_bugs, bench_scale
+from loadfuzz.cli import bench_bugs, bench_qemu, bench_scale
+from loadfuzz.cli.figures import show
 
 RUN_EXECUTIONS: Final = 20_000
 UPKEEP_EXECUTIONS: Final = 60_000
@@ -27,6 +25,7 @@ def command() -> None:
 
 
 command.add_command(bench_bugs.command)
+command.add_command(bench_qemu.command)
 command.add_command(bench_scale.command)
 
 
@@ -80,22 +79,4 @@ def speed(
         if not only or name in only:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             figures += measure()
-    if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode({"results": figures}) + b"\n")
-        return
-    table = Table("name", "value", "baseline", "ratio", "goal", box=None)
-    for item in figures:
-        unit = item.unit
-        table.add_row(
-            item.name,
-            f"{item.value:,.1f} {unit}",
-            f"{item.baseline:,.1f} {unit}",
-            f"{item.ratio:.2f}",
-            "" if item.goal is None else f">= {item.goal:g}",
-        )
-    console = Console()
-    console.print(table)
-    console.print("\nA ratio is better the higher it is; one below its goal misses it.")
-    for item in figures:
-        if item.note:
-            console.print(f"{item.name}: compared with {item.note}", highlight=False)
+    show(figures, as_json=as_json)

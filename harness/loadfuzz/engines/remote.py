@@ -2,21 +2,16 @@
 
 Theory of operation.  The loader may die, hang, and remember.  What was loaded into the
 present process is kept in a ring; when it fails, the ring is what may have caused it.
-A failure that says by itself which it is, and is known, costs a new process and no more.
-Any other is traced in processes set apart for it (:mod:`loadfuzz.triage`), for at most a
-share of the worker's time, so that a loader that dies all the time is still fuzzed; those
-that must wait are traced when there is time again.  Every so many loads a good stream has
+What becomes of it is for :mod:`loadfuzz.engines.failures`.  Every so many loads a good stream has
 to be accepted, or what was loaded since has done harm.
 
 What shows something new is loaded once more and looked at closely, and so is a sample.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 from loadfuzz import codec
@@ -24,23 +19,18 @@ from loadfuzz.abc import Executor, RemoteTarget
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import PROGRESS_S, Account, worker_folder
-from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix, fields_of
+from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix
 from loadfuzz.engines.bridge import wait
-from loadfuzz.engines.judging import SIGNATURES_MAX, Emit, WriteFinding
+from loadfuzz.engines.failures import Failure, Failures
+from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.errors import InfraError
-from loadfuzz.events import FindingAnnounced, FindingRepeated, MachineryWarning
+from loadfuzz.events import MachineryWarning
 from loadfuzz.execution import Execution, ExitKind
-from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.feedback.novelty import Observation
-from loadfuzz.findings import Earlier, Finding
-from loadfuzz.inputs import Input, digest_of
 from loadfuzz.mutation import Mutation
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
-from loadfuzz.triage.naming import violation_of
-from loadfuzz.triage.sequences import Cause, Tracer
-from loadfuzz.triage.symptom import Symptom, symptom_of
 
 HISTORY_MAX: Final = 128
 """Streams remembered of one process.  Damage shows one or a few loads later, nearly always."""
@@ -53,18 +43,6 @@ CLOSE_SHARE: Final = 256
 """Of accepted streams that show nothing new, one in so many is looked at closely: that
 takes a guest run of some milliseconds."""
 
-TRACE_SHARE: Final = 4
-"""Tracing failures takes one in so many of the worker's seconds, once it had its first ones."""
-
-TRACE_FIRST_S: Final = 30.0
-"""Seconds of tracing that a worker has to begin with."""
-
-TRACE_MAX_S: Final = 60.0
-"""Longest tracing of one failure."""
-
-WAITING_MAX: Final = 16
-"""Failures that wait to be traced; further ones are counted, and come again."""
-
 TRIES_MAX: Final = 2
 """Times that a stream is loaded when our machinery fails; then it is left alone."""
 
@@ -76,17 +54,6 @@ _NOTHING_SEEN: Final = Observation((), (), telling=False, accepted=False)
 
 MATRIX_EVERY: Final = 20
 """Reports between two writings of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """What is to be traced."""
-
-    history: tuple[bytes, ...]
-    execution: Execution
-    closely: bool
-    lineage: Lineage
-    executions: int
 
 
 class RemoteSession(Account):
@@ -103,9 +70,6 @@ class RemoteSession(Account):
         stopped: somebody wants the worker to end.
         rng: decides what chance decides.
         clock: for budgets in seconds.
-
-    Attributes:
-        findings: signatures that this worker announced, in order.
     """
 
     def __init__(
@@ -124,26 +88,21 @@ class RemoteSession(Account):
         super().__init__(batch, target, emit, stopped, clock)
         self._remote = target
         self._executor = executor
-        self._stack = stack
         self._seeds = seeds
-        self._write = write
         self._rng = rng.child("looks")
         self._matrix = Matrix()
         self._blame = Blame(self._matrix, rng.child("blame"))
         self._history: deque[bytes] = deque(maxlen=HISTORY_MAX)
         self._generation = executor.generation
-        self._known: dict[Symptom, str] = {}
-        self._times: Counter[str] = Counter()
-        self._waiting: deque[_Failure] = deque()
-        self._untraced = 0
-        self._tracer: Tracer | None = None
-        self._traced_s = 0.0
         self._since_sane = 0
         self._troubles = 0
         self._reports = 0
         self._fault_texts: set[str] = set()
         self._faults = 0
-        self.findings: list[str] = []
+        self._failures = Failures(
+            batch, target, stack, self._blame, emit, write, self._clock, self._interrupted,
+            self.fault,
+        )  # fmt: skip
 
     def begin(self) -> None:
         """Find out which seeds are good.
@@ -169,6 +128,7 @@ class RemoteSession(Account):
                 "--seeds, captured from the same binary and machine"
             )
         self._seeds = good
+        self._failures.seeds = good
 
     def run(self, stream: bytes, lineage: Lineage) -> Observation:
         """See :meth:`Account.run`."""
@@ -183,7 +143,7 @@ class RemoteSession(Account):
         elif seen.fresh or (seen.accepted and self._rng.chance(1, CLOSE_SHARE)):
             seen = self._look_closely(stream, lineage, seen)
         self._stay_sane()
-        self._trace_waiting()
+        self._failures.trace_waiting()
         return seen
 
     def observe(self, stream: bytes) -> Observation:
@@ -217,14 +177,14 @@ class RemoteSession(Account):
     def result(self, reason: str) -> BatchResult:
         """See :meth:`Account.result`."""
         self._write_matrix()
-        left = len(self._waiting) + self._untraced
+        left = self._failures.left
         if left:
             self.emit(MachineryWarning(
                 f"worker {self.batch.worker}: {left} failures were not traced, for want of time; "
                 "a longer run meets them again"
             ))  # fmt: skip
         return BatchResult(
-            self.tally.executions, tuple(self.added), tuple(self.findings),
+            self.tally.executions, tuple(self.added), tuple(self._failures.findings),
             self.tally.depth_counts(), self.tally.kind_counts(), reason, self._faults,
         )  # fmt: skip
 
@@ -283,142 +243,12 @@ class RemoteSession(Account):
 
     def _ended_by(self, execution: Execution, lineage: Lineage, *, closely: bool) -> None:
         """The present process is no good any more."""
-        history = tuple(self._history)
         if execution.kind is not ExitKind.OUT_OF_MEMORY:
-            self._blame_for(history)
-            failure = _Failure(history, execution, closely, lineage, self.tally.executions)
-            self._handle(failure)
+            history = tuple(self._history)
+            self._failures.handle(
+                Failure(history, execution, closely, lineage, self.tally.executions)
+            )
         self._renew()
-
-    def _blame_for(self, history: tuple[bytes, ...]) -> None:
-        if not any(self._blame.touches(stream) for stream in history[-2:]):
-            self._blame.died()
-
-    def _handle(self, failure: _Failure) -> None:
-        symptom = symptom_of(failure.execution)
-        signature = self._known.get(symptom)
-        if signature is not None and symptom.telling:
-            self._repeat(signature)
-            return
-        if signature is not None and any(map(self._blame.touches, failure.history[-2:])):
-            self._repeat(signature)
-            return
-        if self._may_trace():
-            self._trace(failure)
-        elif len(self._waiting) < WAITING_MAX:
-            self._waiting.append(failure)
-        else:
-            self._untraced += 1
-
-    def _repeat(self, signature: str) -> None:
-        times = self._times[signature] = self._times[signature] + 1
-        if times & (times - 1) == 0:
-            self.emit(FindingRepeated(self.batch.worker, signature, times))
-
-    def _may_trace(self) -> bool:
-        elapsed_s = self._clock.now_s() - self._start_s
-        return self._traced_s < TRACE_FIRST_S + elapsed_s / TRACE_SHARE
-
-    def _trace_waiting(self) -> None:
-        if self._waiting and self._may_trace():
-            self._handle(self._waiting.popleft())
-
-    def _trace(self, failure: _Failure) -> None:
-        """Find out what it takes, and keep it."""
-        start_s = self._clock.now_s()
-        seconds = TRACE_MAX_S
-        if self.batch.seconds is not None:
-            seconds = min(seconds, self._start_s + self.batch.seconds - start_s)
-        cause = None
-        try:
-            cause = wait(self._traced(failure, max(seconds, 0.0)))
-        except InfraError as error:
-            self.fault("tracing a failure", error)
-        finally:
-            self._traced_s += self._clock.now_s() - start_s
-        self._keep(failure, cause)
-
-    async def _traced(self, failure: _Failure, seconds: float) -> Cause | None:
-        if self._tracer is None:
-            executor = await self._stack.enter_async_context(
-                self._remote.executor(
-                    self._folder("tracing"), suspicion_s(self.batch, self._remote), explain=False
-                )
-            )
-            self._tracer = Tracer(
-                self._remote, executor, self._seeds, self._clock, self._interrupted
-            )
-        trace = partial(
-            self._tracer.trace, failure.history, failure.execution, closely=failure.closely,
-            seconds=seconds, likely=fields_of(failure.lineage.mutations),
-        )  # fmt: skip
-        if failure.execution.kind is not ExitKind.TIMED_OUT:
-            return await trace()
-        # Whether it ends after all is for somebody with more patience.
-        patient = self._remote.executor(self._folder("judging"), self.batch.load_timeout_s)
-        async with patient as judge:
-            return await trace(judge=judge)
-
-    def _folder(self, name: str) -> Path:
-        folder = worker_folder(self.batch) / name
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def _keep(self, failure: _Failure, cause: Cause | None) -> None:
-        violation = violation_of(failure.execution if cause is None else cause.execution, cause)
-        signature = violation.signature
-        symptom = symptom_of(failure.execution)
-        if cause is not None:
-            for step in cause.steps:
-                self._blame.blame(step.seed, step.changes)
-        hung = failure.execution.kind is ExitKind.TIMED_OUT
-        if hung and (cause is None or not cause.reliability[0]):
-            return  # with more patience it ended: it was only slow
-        if signature in self.batch.ignore or signature in self._times:
-            self._known.setdefault(symptom, signature)
-            self._repeat(signature)
-            return
-        if len(self._times) >= SIGNATURES_MAX:
-            return
-        finding = self._finding(failure, cause)
-        try:
-            folder = self._write(Path(self.batch.out), finding)
-        except OSError as error:
-            raise explain(error, f"writing a finding to {self.batch.out}") from error
-        self._known.setdefault(symptom, signature)
-        self._times[signature] = 1
-        if folder is None:
-            self.emit(FindingRepeated(self.batch.worker, signature, 1))
-            return
-        self.findings.append(signature)
-        self.emit(FindingAnnounced(
-            self.batch.worker, signature, violation.oracle, violation.title, violation.path,
-            folder, failure.executions, finding.reliability,
-        ))  # fmt: skip
-
-    def _finding(self, failure: _Failure, cause: Cause | None) -> Finding:
-        batch = self.batch
-        if cause is None:
-            *before, last = failure.history
-            parent = failure.lineage.parent or b""
-            return Finding(
-                batch.target, Input(last, before=tuple(before)),
-                violation_of(failure.execution, None), failure.execution,
-                parent=digest_of(parent) if parent else "", parent_stream=parent,
-                mutations=failure.lineage.mutations, seed=batch.seed, worker=batch.worker,
-                executions=failure.executions, load_timeout_s=batch.load_timeout_s,
-                earlier=tuple(Earlier() for _ in before),
-            )  # fmt: skip
-        *earlier, step = cause.steps
-        return Finding(
-            batch.target,
-            Input(step.stream, before=tuple(item.stream for item in earlier)),
-            violation_of(cause.execution, cause), cause.execution,
-            parent=digest_of(step.seed), parent_stream=step.seed, mutations=step.changes,
-            seed=batch.seed, worker=batch.worker, executions=failure.executions,
-            reliability=cause.reliability, load_timeout_s=batch.load_timeout_s,
-            earlier=tuple(Earlier(item.seed, item.changes) for item in earlier),
-        )  # fmt: skip
 
     def _renew(self) -> None:
         self._history.clear()
@@ -439,9 +269,3 @@ class RemoteSession(Account):
             self._progress_s = self._clock.now_s()
             self.report()
         return self._stopped()
-
-
-def suspicion_s(batch: Batch, target: RemoteTarget) -> float:
-    """CPU seconds after which a load is taken for a hang until somebody confirms it: all of
-    them where starting a process is part of each."""
-    return batch.load_timeout_s / (SUSPICION_SHARE if target.stateful else 1)

@@ -11,9 +11,10 @@ from loadfuzz.abc import BringsScript, RemoteTarget
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.engines.account import worker_folder
 from loadfuzz.engines.bridge import drive
+from loadfuzz.engines.failures import suspicion_s
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.native import NativeEngine
-from loadfuzz.engines.remote import RemoteSession, suspicion_s
+from loadfuzz.engines.remote import RemoteSession
 from loadfuzz.errors import UsageError
 from loadfuzz.events import MachineryWarning
 from loadfuzz.findings import Finding

@@ -128,6 +128,7 @@ class RememberingTarget:
     Attributes:
         opened: executors that were started.
         patient_s: an executor that may take so long sees nothing hang.
+        dies_once: only the first executor ever dies.
         open: of these, how many are.
     """
 
@@ -147,6 +148,7 @@ class RememberingTarget:
         self.opened: list[RememberingExecutor] = []
         self.open = 0
         self.patient_s = math.inf
+        self.dies_once = False
 
     def seeds(self) -> Iterable[Seed]:
         """One."""
@@ -164,6 +166,8 @@ class RememberingTarget:
         spans = self._spans
         if load_timeout_s >= self.patient_s:
             spans = {rule: at for rule, at in spans.items() if rule.effect is not Effect.HANGS}
+        if self.dies_once and self.opened:
+            spans = {rule: at for rule, at in spans.items() if rule.effect is not Effect.DIES}
         made = RememberingExecutor(spans, self.seed)
         self.opened.append(made)
         self.open += 1

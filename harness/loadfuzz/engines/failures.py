@@ -1,0 +1,290 @@
+"""What a worker does about the failures of a loader in a process of its own.
+
+Theory of operation.  A failure that says by itself which it is, and is known, costs a new
+process and no more.  Any other is traced in processes set apart for it
+(:mod:`loadfuzz.triage`), for at most a share of the worker's time, so that a loader that
+dies all the time is still fuzzed; those that must wait are traced when there is time again.
+What a failure takes is then blamed, and drawn rarely.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from loadfuzz.abc import RemoteTarget
+from loadfuzz.campaign.batch import Batch
+from loadfuzz.clock import Clock
+from loadfuzz.engines.account import worker_folder
+from loadfuzz.engines.blame import Blame, fields_of
+from loadfuzz.engines.bridge import wait
+from loadfuzz.engines.judging import SIGNATURES_MAX, Emit, WriteFinding
+from loadfuzz.engines.lineage import Lineage
+from loadfuzz.errors import InfraError
+from loadfuzz.events import FindingAnnounced, FindingRepeated
+from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.executors.watchdog import SUSPICION_SHARE
+from loadfuzz.findings import Earlier, Finding, folder_name
+from loadfuzz.inputs import Input, digest_of
+from loadfuzz.storage import explain
+from loadfuzz.triage.naming import violation_of
+from loadfuzz.triage.sequences import Cause, Tracer
+from loadfuzz.triage.symptom import Symptom, symptom_of
+
+TRACE_SHARE: Final = 4
+"""Tracing failures takes one in so many of the worker's seconds, once it had its first ones."""
+
+TRACE_FIRST_S: Final = 30.0
+"""Seconds of tracing that a worker has to begin with."""
+
+TRACE_MAX_S: Final = 60.0
+"""Longest tracing of one failure."""
+
+WAITING_MAX: Final = 16
+"""Failures that wait to be traced; further ones are counted, and come again."""
+
+RAW_MAX: Final = 16
+"""Streams kept of a failure that could not be traced: its cause is mostly among the last few,
+and each may be half a MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A process that is no good any more.
+
+    Attributes:
+        history: what was loaded into it, the stream that failed being the last.
+        execution: how that ended.
+        closely: it was looked at closely.
+        lineage: of that stream.
+        executions: of the worker until then.
+    """
+
+    history: tuple[bytes, ...]
+    execution: Execution
+    closely: bool
+    lineage: Lineage
+    executions: int
+
+
+class Failures:
+    """All of one worker.
+
+    Args:
+        batch: of the worker.
+        target: what is fuzzed.
+        stack: closes the processes that failures are traced in.
+        blame: hears what they take.
+        emit: hears of findings.
+        write: keeps a finding.
+        clock: for budgets in seconds.
+        interrupted: asked before each run of a tracing whether it should end.
+        fault: hears of trouble of our own.
+
+    Attributes:
+        seeds: streams that the loader accepts; to be set before the first failure.
+        findings: signatures that were announced, in order.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        target: RemoteTarget,
+        stack: AsyncExitStack,
+        blame: Blame,
+        emit: Emit,
+        write: WriteFinding,
+        clock: Clock,
+        interrupted: Callable[[], bool],
+        fault: Callable[[str, BaseException], None],
+    ) -> None:
+        self._batch = batch
+        self._target = target
+        self._stack = stack
+        self._blame = blame
+        self._emit = emit
+        self._write = write
+        self._clock = clock
+        self._start_s = clock.now_s()
+        self._interrupted = interrupted
+        self._fault = fault
+        self._known: dict[Symptom, str] = {}
+        self._times: Counter[str] = Counter()
+        self._waiting: deque[Failure] = deque()
+        self._untraced = 0
+        self._tracer: Tracer | None = None
+        self._traced_s = 0.0
+        self.seeds: Sequence[bytes] = ()
+        self.findings: list[str] = []
+
+    @property
+    def left(self) -> int:
+        """Failures that were not traced."""
+        return len(self._waiting) + self._untraced
+
+    def handle(self, failure: Failure) -> None:
+        """Count it, trace it now, or have it wait.
+
+        Raises:
+            InfraError: a finding cannot be written.
+        """
+        blamed = any(map(self._blame.touches, failure.history[-2:]))
+        if not blamed:
+            self._blame.died()
+        signature = self._signature_of(failure, blamed=blamed)
+        if signature is not None:
+            self._repeat(signature)
+        elif self._may_trace():
+            self._trace(failure)
+        elif len(self._waiting) < WAITING_MAX:
+            self._waiting.append(failure)
+        else:
+            self._untraced += 1
+
+    def trace_waiting(self) -> None:
+        """Trace one that waits, if there is time for it.
+
+        Raises:
+            InfraError: a finding cannot be written.
+        """
+        if self._waiting and self._may_trace():
+            failure = self._waiting.popleft()
+            signature = self._signature_of(failure, blamed=False)
+            if signature is not None:
+                self._repeat(signature)
+            else:
+                self._trace(failure)
+
+    def _signature_of(self, failure: Failure, *, blamed: bool) -> str | None:
+        """The signature of a failure that is known."""
+        symptom = symptom_of(failure.execution)
+        signature = self._known.get(symptom)
+        if symptom.telling:
+            if signature is None:
+                # Another worker may have found it meanwhile, or an earlier run.
+                told = violation_of(failure.execution, None).signature
+                if told in self._batch.ignore or self._place(told).exists():
+                    signature = self._known[symptom] = told
+            return signature
+        return signature if blamed else None
+
+    def _place(self, signature: str) -> Path:
+        return Path(self._batch.out) / "findings" / folder_name(signature)
+
+    def _repeat(self, signature: str) -> None:
+        times = self._times[signature] = self._times[signature] + 1
+        if times & (times - 1) == 0:
+            self._emit(FindingRepeated(self._batch.worker, signature, times))
+
+    def _may_trace(self) -> bool:
+        elapsed_s = self._clock.now_s() - self._start_s
+        return self._traced_s < TRACE_FIRST_S + elapsed_s / TRACE_SHARE
+
+    def _trace(self, failure: Failure) -> None:
+        """Find out what it takes, and keep it."""
+        start_s = self._clock.now_s()
+        seconds = TRACE_MAX_S
+        if self._batch.seconds is not None:
+            seconds = min(seconds, self._start_s + self._batch.seconds - start_s)
+        cause = None
+        try:
+            cause = wait(self._traced(failure, max(seconds, 0.0)))
+        except InfraError as error:
+            self._fault("tracing a failure", error)
+        finally:
+            self._traced_s += self._clock.now_s() - start_s
+        self._keep(failure, cause)
+
+    async def _traced(self, failure: Failure, seconds: float) -> Cause | None:
+        if self._tracer is None:
+            executor = await self._stack.enter_async_context(
+                self._target.executor(
+                    self._folder("tracing"), suspicion_s(self._batch, self._target), explain=False
+                )
+            )
+            self._tracer = Tracer(
+                self._target, executor, self.seeds, self._clock, self._interrupted
+            )
+        trace = partial(
+            self._tracer.trace, failure.history, failure.execution, closely=failure.closely,
+            seconds=seconds, likely=fields_of(failure.lineage.mutations),
+        )  # fmt: skip
+        if failure.execution.kind is not ExitKind.TIMED_OUT:
+            return await trace()
+        # Whether it ends after all is for somebody with more patience.
+        patient = self._target.executor(self._folder("judging"), self._batch.load_timeout_s)
+        async with patient as judge:
+            return await trace(judge=judge)
+
+    def _folder(self, name: str) -> Path:
+        folder = worker_folder(self._batch) / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _keep(self, failure: Failure, cause: Cause | None) -> None:
+        """Write a finding and announce it, unless it is known by now."""
+        if cause is not None:
+            for step in cause.steps:
+                self._blame.blame(step.seed, step.changes)
+        if failure.execution.kind is ExitKind.TIMED_OUT and (
+            cause is None or not cause.reliability[0]
+        ):
+            return  # with more patience it ended: it was only slow
+        finding = finding_of(self._batch, failure, cause)
+        violation, signature = finding.violation, finding.signature
+        symptom = symptom_of(failure.execution)
+        if signature in self._batch.ignore or signature in self._times:
+            self._known.setdefault(symptom, signature)
+            self._repeat(signature)
+            return
+        if len(self._times) >= SIGNATURES_MAX:
+            return
+        try:
+            folder = self._write(Path(self._batch.out), finding)
+        except OSError as error:
+            raise explain(error, f"writing a finding to {self._batch.out}") from error
+        self._known.setdefault(symptom, signature)
+        self._times[signature] = 1
+        if folder is None:
+            self._emit(FindingRepeated(self._batch.worker, signature, 1))
+            return
+        self.findings.append(signature)
+        self._emit(FindingAnnounced(
+            self._batch.worker, signature, violation.oracle, violation.title, violation.path,
+            folder, failure.executions, finding.reliability,
+        ))  # fmt: skip
+
+
+def finding_of(batch: Batch, failure: Failure, cause: Cause | None) -> Finding:
+    """The finding that a failure is; with the last streams as they were where what it takes
+    is not known."""
+    if cause is None:
+        *before, last = failure.history[-RAW_MAX:]
+        parent = failure.lineage.parent or b""
+        return Finding(
+            batch.target, Input(last, before=tuple(before)),
+            violation_of(failure.execution, None), failure.execution,
+            parent=digest_of(parent) if parent else "", parent_stream=parent,
+            mutations=failure.lineage.mutations, seed=batch.seed, worker=batch.worker,
+            executions=failure.executions, load_timeout_s=batch.load_timeout_s,
+            earlier=tuple(Earlier() for _ in before),
+        )  # fmt: skip
+    *earlier, step = cause.steps
+    return Finding(
+        batch.target,
+        Input(step.stream, before=tuple(item.stream for item in earlier)),
+        violation_of(cause.execution, cause), cause.execution,
+        parent=digest_of(step.seed), parent_stream=step.seed, mutations=step.changes,
+        seed=batch.seed, worker=batch.worker, executions=failure.executions,
+        reliability=cause.reliability, load_timeout_s=batch.load_timeout_s,
+        earlier=tuple(Earlier(item.seed, item.changes) for item in earlier),
+    )  # fmt: skip
+
+
+def suspicion_s(batch: Batch, target: RemoteTarget) -> float:
+    """CPU seconds after which a load is taken for a hang until somebody confirms it: all of
+    them where starting a process is part of each."""
+    return batch.load_timeout_s / (SUSPICION_SHARE if target.stateful else 1)
