@@ -1,0 +1,114 @@
+"""Which loader is fuzzed, and what the command line makes of it: a QEMU, a command, a function."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadfuzz.cli.loaders import Wanted, target_of, with_qemu
+from loadfuzz.errors import UsageError
+from loadfuzz.testing.installed import Installed
+
+LOADER = """\
+import sys
+stream = open(sys.argv[1], "rb").read()
+if stream[:4] != b"QEVM":
+    sys.exit(3)
+if stream.find(b"\\x7f\\xff\\xff\\xff") in range(300):
+    [][0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted", "spec"),
+    [
+        (None, Wanted(), "reference"),
+        ("planted", Wanted(), "planted"),
+        (None, Wanted(qemu="/q"), "qemu:pc,qemu=/q"),
+        ("qemu:q35", Wanted(qemu="/a,b"), "qemu:q35,qemu=/a%2Cb"),
+        ("qemu:pc,qemu=/old,device=x", Wanted(qemu="/new"), "qemu:pc,device=x,qemu=/new"),
+        ("qemu", Wanted(options=("device=e1000,romfile=",)), "qemu:pc,device=e1000%2Cromfile="),
+        (
+            None,
+            Wanted(command="./l {input}", options=("reject=3",)),
+            "command:./l {input},reject=3",
+        ),
+        (None, Wanted(function="m:f"), "callable:m:f"),
+    ],
+)
+def test_the_options_make_one_name(target: str | None, wanted: Wanted, spec: str) -> None:
+    assert target_of(target, wanted, "reference") == spec
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted", "words"),
+    [
+        ("reference", Wanted(qemu="/q"), "--qemu is for target qemu"),
+        (None, Wanted(command="a", function="m:f"), "--command and --callable both say"),
+        ("planted", Wanted(command="a"), "--command and a target both say"),
+        (None, Wanted(command="a", qemu="/q"), "--qemu is for target qemu, not for --command"),
+        ("reference", Wanted(options=("a=b",)), "has no options"),
+        ("qemu:pc", Wanted(options=("fast",)), "write KEY=VALUE"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(target: str | None, wanted: Wanted, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        target_of(target, wanted, "reference")
+
+
+def test_a_finding_is_run_in_another_binary() -> None:
+    assert with_qemu("qemu:pc,device=x", "/new") == "qemu:pc,device=x,qemu=/new"
+    with pytest.raises(UsageError, match="--qemu is for target qemu"):
+        with_qemu("planted", "/new")
+
+
+def test_a_command_is_fuzzed_its_findings_replayed_and_what_was_tried_reported(
+    installed: Installed,
+) -> None:
+    script = installed.folder / "loader.py"
+    script.write_text(LOADER)
+    command = f"{sys.executable} {script} {{input}}"
+    done = installed.run(
+        "run", "--command", command, "-o", "reject=3", "--execs", "300", "--workers", "1",
+        "--seed", "4", "--out", "mine", "--json",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert result["target"] == f"command:{command},reject=3"
+    (finding,) = result["findings"]
+    assert finding["signature"] == "clean-error:IndexError at loader.py:<module>"
+    folder = f"{finding['folder']}"
+    again = installed.run("replay", folder, "-n", "2", "--json")
+    assert again.returncode == 1, again.stderr
+    assert json.loads(again.stdout)["reproduced"] == 2
+    report = installed.run("report", "mine")
+    assert report.returncode == 1, report.stderr
+    assert "mc146818rtc" in report.stdout
+    assert max(map(len, report.stdout.splitlines())) <= 80 or folder in report.stdout
+    rows = json.loads(installed.run("report", "mine", "--json").stdout)["devices"]
+    assert any(row["untried"] for row in rows)
+
+
+def test_a_report_of_a_campaign_without_counts_says_why(installed: Installed) -> None:
+    installed.run("run", "--execs", "50", "--workers", "1", "--engine", "native", "--out", "plain")
+    done = installed.run("report", "plain")
+    assert done.returncode == 2
+    assert "has no counts by field" in done.stderr
+
+
+def test_a_program_that_is_missing_is_a_failure_that_says_what_to_do(installed: Installed) -> None:
+    done = installed.run("run", "--command", "./gone {input}", "--execs", "10", "--out", "gone")
+    assert done.returncode == 3
+    assert "no program of that name" in done.stderr
+
+
+def test_the_configuration_may_name_the_loader_and_the_command_line_another(
+    installed: Installed, tmp_path: Path
+) -> None:
+    (tmp_path / "loadfuzz.toml").write_text('command = "./gone {input}"\nexecs = 20\n')
+    config = str(tmp_path / "loadfuzz.toml")
+    done = installed.run("run", "--config", config, "--out", "a")
+    assert "no program of that name" in done.stderr
+    done = installed.run("run", "reference", "--config", config, "--out", "b", "--workers", "1")
+    assert done.returncode == 0, done.stderr
