@@ -15,7 +15,7 @@ import sys
 stream = open(sys.argv[1], "rb").read()
 if stream[:4] != b"QEVM":
     sys.exit(3)
-if stream.find(b"\\x7f\\xff\\xff\\xff") in range(300):
+if stream.find(b"\\x7f\\xff\\xff\\xff") in range(790):
     [][0]
 """
 
@@ -70,7 +70,7 @@ def test_a_command_is_fuzzed_its_findings_replayed_and_what_was_tried_reported(
     script.write_text(LOADER)
     command = f"{sys.executable} {script} {{input}}"
     done = installed.run(
-        "run", "--command", command, "-o", "reject=3", "--execs", "300", "--workers", "1",
+        "run", "--command", command, "-o", "reject=3", "--execs", "500", "--workers", "1",
         "--seed", "4", "--out", "mine", "--json",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
