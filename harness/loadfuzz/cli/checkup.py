@@ -42,6 +42,17 @@ _LIBRARIES: Final = (
 )  # fmt: skip
 """Libraries that parts of loadfuzz need: name, what is missed without, how to get it."""
 
+_PROGRAMS: Final = (
+    ("zzuf", "a rival in 'bench bugs'", "apt install zzuf, or your system's way"),
+    ("gdb", "where a QEMU hangs; without it hangs are named by their field alone",
+     "apt install gdb, or your system's way"),
+)  # fmt: skip
+"""Programs, in the same way."""
+
+SHARED_MEMORY: Final = "/dev/shm"
+SHARED_MIN_BYTES: Final = 1 << 26
+"""Two workers have some processes each, with an image of some MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -69,10 +80,11 @@ def examine() -> list[Check]:
         _cores(),
         _atheris(),
         *(_library(*wanted) for wanted in _LIBRARIES),
-        _zzuf(),
+        *(_program(*row) for row in _PROGRAMS),
         *_qemus(),
         _kvm(),
         _space("temporary space", tempfile.gettempdir()),
+        _shared_memory(),
         _space("space here", os.curdir),
     ]
 
@@ -124,12 +136,11 @@ def _library(name: str, costs: str, get: str) -> Check:
         return Check(name, State.MISSING, "is not installed", costs, get)
 
 
-def _zzuf() -> Check:
-    path = shutil.which("zzuf")
+def _program(name: str, costs: str, get: str) -> Check:
+    path = shutil.which(name)
     if path is None:
-        return Check("zzuf", State.MISSING, "is not installed", "a rival in 'bench bugs'",
-                     "apt install zzuf, or your system's way")  # fmt: skip
-    return Check("zzuf", State.OK, path)
+        return Check(name, State.MISSING, "is not installed", costs, get)
+    return Check(name, State.OK, path)
 
 
 def _qemus() -> list[Check]:
@@ -182,6 +193,19 @@ def _space(name: str, path: str) -> Check:
         return Check(name, State.MISSING, found, "a long campaign may run out of disk",
                      "make room, set TMPDIR, or give --out")  # fmt: skip
     return Check(name, State.OK, found)
+
+
+def _shared_memory() -> Check:
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        free = 0
+    found = f"{free >> 20:,} MiB free in {SHARED_MEMORY}"
+    if free < SHARED_MIN_BYTES:
+        return Check("shared memory", State.MISSING, found,
+                     "images of a QEMU that is fuzzed are on disk, which is slower",
+                     "in a container: --shm-size=1g")  # fmt: skip
+    return Check("shared memory", State.OK, found)
 
 
 def _ask(argv: list[str]) -> tuple[int, str]:
