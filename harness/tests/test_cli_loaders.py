@@ -112,3 +112,26 @@ def test_the_configuration_may_name_the_loader_and_the_command_line_another(
     assert "no program of that name" in done.stderr
     done = installed.run("run", "reference", "--config", config, "--out", "b", "--workers", "1")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_is_compared_with_the_reference(installed: Installed) -> None:
+    script = installed.folder / "trusting.py"
+    script.write_text("import sys\nsys.exit(sys.stdin.buffer.read(4) != b'QEVM')\n")
+    done = installed.run(
+        "diff", "--command", f"{sys.executable} {script}", "--streams", "60", "--json", "--out", "d"
+    )
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert result["streams"] == 60
+    rows = [row for row in result["differences"] if row["explanation"] is None]
+    assert len(rows) == result["unexplained"] > 0
+    assert {row["loader"]["kind"] for row in rows} == {"accepted"}
+    assert {path.name for path in (installed.folder / "d").iterdir()} == {
+        row["input"] for row in rows
+    }
+
+
+def test_a_target_in_our_process_is_not_compared(installed: Installed) -> None:
+    done = installed.run("diff", "planted")
+    assert done.returncode == 2
+    assert "name a QEMU or a command" in done.stderr

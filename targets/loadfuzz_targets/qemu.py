@@ -1,6 +1,6 @@
 """The target ``qemu``: the loader of a stock QEMU binary, by machine profile.
 
-``qemu:PROFILE[,qemu=PATH][,device=...][,arg=...][,memory=MB][,env=NAME=VALUE][,space=MB]``:
+``qemu:PROFILE[,qemu=PATH][,device=...][,arg=...][,memory=MB][,env=NAME=VALUE][,space=MB][,via=incoming]``:
 a machine of :mod:`loadfuzz.qemu.profiles`, changed by options.  ``device`` and ``arg`` add to
 what the profile has and may be given several times; ``space=0`` takes the limit off the address
 space, as a binary with AddressSanitizer needs.  Plain ``qemu`` is ``qemu:pc``.
@@ -23,6 +23,7 @@ from loadfuzz.execution import ExitKind
 from loadfuzz.findings import Finding
 from loadfuzz.inputs import Seed
 from loadfuzz.qemu.capture import save_stream, version_of
+from loadfuzz.qemu.incoming_pool import incoming_executor
 from loadfuzz.qemu.loadvm import loadvm_executor
 from loadfuzz.qemu.machine import MachineSpec, running
 from loadfuzz.qemu.profiles import profiles
@@ -31,10 +32,18 @@ from loadfuzz_targets.layouts import Layouts
 from savevm.document import Document
 
 DEFAULT: Final = "pc"
+LOADVM: Final = "loadvm"
+INCOMING: Final = "incoming"
+WAYS: Final = (LOADVM, INCOMING)
+"""Ways into QEMU's loader: over and over in one process, or once in each with a true end of
+file."""
 MEMORY_MAX_MB: Final = 1024
 """Largest guest: its pages are in every stream, and more than some MiB are no seed."""
 SPACE_MAX_MB: Final = 1 << 20
 """Largest limit of the address space."""
+SLOT: Final = "QEMU"
+"""What a worker of a cluster declares as many of as it should run at a time
+(:class:`loadfuzz.abc.NeedsSlots`)."""
 SEED_TIMEOUT_S: Final = 10.0
 """CPU seconds for a load of what a QEMU saved of itself; it takes milliseconds."""
 
@@ -47,13 +56,16 @@ class QEMUMachine:
         name: ``qemu:VARIANT``.
         summary: one line about it.
         spec: how it is started.
-        stateful: what a load leaves is there at the next one.
+        stateful: what a load leaves is there at the next one: ``loadvm`` in one process, and
+            not ``-incoming`` in a fresh one each time.
+        slot: see :data:`SLOT`.
     """
 
     name: str
     summary: str
     spec: MachineSpec
     stateful: bool = True
+    slot: str = SLOT
     _layouts: Layouts = field(default_factory=Layouts, repr=False, compare=False)
 
     def seeds(self) -> Iterable[Seed]:
@@ -75,13 +87,16 @@ class QEMUMachine:
     def executor(
         self, folder: Path, load_timeout_s: float, *, explain: bool = True
     ) -> AbstractAsyncContextManager[Executor]:
-        """A QEMU that loads again and again, see :func:`loadfuzz.qemu.loadvm.loadvm_executor`."""
+        """A QEMU that loads again and again, see :func:`loadfuzz.qemu.loadvm.loadvm_executor`,
+        or a pool of them, see :func:`loadfuzz.qemu.incoming_pool.incoming_executor`."""
+        if not self.stateful:
+            return incoming_executor(self.spec, folder, load_timeout_s)
         return loadvm_executor(self.spec, folder, load_timeout_s, explain=explain)
 
     def script(self, finding: Finding) -> Mapping[str, bytes]:
         """Files that rerun a finding with nothing but a QEMU
-        (:class:`loadfuzz.abc.BringsScript`)."""
-        return qemu_files(self.spec, finding)
+        (:class:`loadfuzz.abc.BringsScript`); none for ``-incoming``, whose stream is one file."""
+        return qemu_files(self.spec, finding) if self.stateful else {}
 
     async def _capture(self) -> tuple[Seed, ...]:
         async with running(self.spec) as qemu:
@@ -106,6 +121,7 @@ class QEMUTarget:
     name: Final = "qemu"
     summary: Final = "the loader of a stock QEMU, by machine profile"
     stateful: Final = True
+    slot: Final = SLOT
 
     def __init__(self) -> None:
         self._plain: QEMUMachine | None = None
@@ -119,10 +135,15 @@ class QEMUTarget:
         """
         profile_name, options = variants.split(name)
         profile = profiles()[profile_name]
-        spec = profile.spec()
+        spec, stateful = profile.spec(), True
         for key, value in options:
-            spec = changed(spec, key, value)
-        return QEMUMachine(f"{self.name}:{name}", profile.summary, spec)
+            if key == "via":
+                if value not in WAYS:
+                    raise UsageError(f"via={value} is no way into QEMU; use {' or '.join(WAYS)}")
+                stateful = value != INCOMING
+            else:
+                spec = changed(spec, key, value)
+        return QEMUMachine(f"{self.name}:{name}", profile.summary, spec, stateful)
 
     def variants(self) -> Sequence[str]:
         """Names of all profiles."""
@@ -183,7 +204,7 @@ def changed(spec: MachineSpec, key: str, value: str) -> MachineSpec:
         case _:
             raise UsageError(
                 f"{key}={value} is no option of a QEMU machine; there are qemu=PATH, device=..., "
-                "arg=..., memory=MB, env=NAME=VALUE and space=MB"
+                "arg=..., memory=MB, env=NAME=VALUE, space=MB and via=incoming"
             )
 
 

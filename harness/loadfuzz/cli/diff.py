@@ -1,0 +1,224 @@
+"""``loadfuzz diff``: the reference and another loader on the same streams."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from loadfuzz.cli.loaders import Wanted, loader_options, target_of
+from loadfuzz.cli.params import ManyValues, number_within
+from loadfuzz.exitcodes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadfuzz.abc import RemoteTarget, Target
+    from loadfuzz.inputs import Seed
+    from loadfuzz.qemu.differential import Comparison
+    from loadfuzz.rng import Rng
+
+STREAMS_DEFAULT: Final = 300
+STREAMS_MAX: Final = 100_000
+LOAD_TIMEOUT_S: Final = 2.0
+TELL_S: Final = 5.0
+"""Seconds between two words on how far it is."""
+
+_HELP = """\
+Give the same streams to the reference and to another loader, a QEMU or a command of
+yours, and say where they disagree: accepted or refused, and at which section and field.
+
+The reference's machine is built from the stream's own vmdesc. Streams are the target's
+seeds (or --seeds) and mutants of them. What is known to differ, since the reference is
+strict on purpose and releases mend things, is counted under its name; the rest is shown
+with the words of both, and kept with --out.
+
+\b
+Examples:
+  loadfuzz diff qemu:pc
+  loadfuzz diff qemu:q35 --qemu ./qemu-system-x86_64 --streams 2k --out differences
+  loadfuzz diff --command './loader {input}'
+
+\b
+Exit codes:  0 nothing unexplained, 1 something is, 2 wrong arguments, 3 no loader
+"""
+
+
+@click.command(name="diff", cls=ManyValues, help=_HELP)
+@click.argument("target", required=False)
+@loader_options
+@click.option(
+    "--seeds",
+    multiple=True,
+    metavar="PATH...",
+    type=click.Path(path_type=Path),
+    help="Start from these files instead of the target's own streams.",
+)
+@click.option(
+    "--streams",
+    "count",
+    type=number_within(1, STREAMS_MAX),
+    default=str(STREAMS_DEFAULT),
+    metavar="N",
+    help=f"Streams to compare (default: {STREAMS_DEFAULT}).",
+)
+@click.option(
+    "--seed", type=number_within(0, 1 << 32), default="1", metavar="N", help="Random seed."
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep what differs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def command(
+    target: str | None,
+    qemu: str | None,
+    command_line: str | None,
+    function: str | None,
+    loader_options: tuple[str, ...],
+    seeds: tuple[Path, ...],
+    count: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """See the help text above."""
+    import asyncio
+
+    from loadfuzz.abc import RemoteTarget
+    from loadfuzz.errors import UsageError
+    from loadfuzz.plugins import load_any_target
+    from loadfuzz.qemu.differential import summary
+    from loadfuzz.rng import Rng
+
+    spec = target_of(target, Wanted(qemu, command_line, function, loader_options), "qemu:pc")
+    if spec.startswith("qemu") and ",via=" not in spec:
+        # Only a fresh machine has nothing of the loads before, as the reference's has not.
+        spec = f"{spec},via=incoming" if ":" in spec else "qemu:pc,via=incoming"
+    loader = load_any_target(spec)
+    if not isinstance(loader, RemoteTarget):
+        raise UsageError(f"{spec} runs in our process: name a QEMU or a command")
+    given = _seeds(loader, seeds)
+    reference = _reference_for(given)
+    streams = _streams(reference, [one.stream for one in given], count, Rng(seed))
+    made = asyncio.run(_compare(reference, loader, streams))
+    unexplained = [one for one in made if one.unexplained]
+    if out is not None:
+        _keep(out, streams, {one.digest for one in unexplained})
+    if as_json:
+        print(_json_of(spec, made))
+    else:
+        print("\n".join(summary(made)))
+        if unexplained and out is not None:
+            print(f"these streams are in {out}, each named by its digest")
+    return ExitCode.FINDINGS if unexplained else ExitCode.CLEAN
+
+
+def _seeds(loader: "RemoteTarget", paths: tuple[Path, ...]) -> "list[Seed]":
+    from loadfuzz.campaign.seeding import BadSeed, read_seeds
+    from loadfuzz.errors import UsageError
+
+    if not paths:
+        return list(loader.seeds())
+    found = []
+    for item in read_seeds(paths):
+        if isinstance(item, BadSeed):
+            raise UsageError(f"{item.name} {item.reason}")
+        found.append(item)
+    return found
+
+
+def _reference_for(seeds: "list[Seed]") -> "Target":
+    """The reference's loader, on a machine that the longest seed describes."""
+    import tempfile
+    from dataclasses import replace
+
+    from loadfuzz.fitting import fit
+    from loadfuzz.plugins import load_target
+
+    reference = load_target("reference")
+    first = max(seeds, key=lambda one: len(one.stream))
+    with tempfile.NamedTemporaryFile(prefix="loadfuzz-") as file:
+        file.write(first.stream)
+        file.flush()
+        return fit(reference, [replace(first, origin=file.name)])
+
+
+def _streams(reference: "Target", seeds: list[bytes], count: int, rng: "Rng") -> list[bytes]:
+    """The seeds, and children of them."""
+    from loadfuzz.abc import Mutable
+    from loadfuzz.inputs import STREAM_SIZE_MAX
+    from loadfuzz.mutators import ALL
+    from loadfuzz.mutators.stack import MutationStack
+    from loadfuzz.places import Places
+
+    stack = MutationStack(ALL)
+    parents = [(stream, Places(reference.parse(stream))) for stream in seeds]
+    found = dict.fromkeys(seeds)
+    for _ in range(2 * count):
+        if len(found) >= count:
+            break
+        stream, places = rng.choice(parents)
+        subject = Mutable(stream, places, rng.choice(seeds), STREAM_SIZE_MAX)
+        found.setdefault(stack.child(subject, rng)[0])
+    return list(found)[:count]
+
+
+async def _compare(
+    reference: "Target", loader: "RemoteTarget", streams: list[bytes]
+) -> "list[Comparison]":
+    import tempfile
+
+    from loadfuzz.qemu.differential import compare, reference_of
+
+    ours = reference_of(reference)
+    with tempfile.TemporaryDirectory(prefix="loadfuzz-") as folder:
+        async with loader.executor(Path(folder), LOAD_TIMEOUT_S, explain=False) as executor:
+            return await compare(ours, executor, _telling(streams))
+
+
+def _telling(streams: list[bytes]) -> "Iterator[bytes]":
+    """The streams, with a word on stderr every few seconds."""
+    import time
+
+    told_s = time.monotonic()
+    for number, stream in enumerate(streams):
+        if time.monotonic() - told_s >= TELL_S:
+            told_s = time.monotonic()
+            print(f"{number} of {len(streams)} streams", file=sys.stderr, flush=True)
+        yield stream
+
+
+def _keep(out: Path, streams: list[bytes], digests: set[str]) -> None:
+    from loadfuzz.inputs import digest_of
+    from loadfuzz.storage import explain, write_atomic
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for stream in streams:
+            digest = digest_of(stream)
+            if digest in digests:
+                write_atomic(out / digest, stream)
+    except OSError as error:
+        raise explain(error, f"writing to {out}") from error
+
+
+def _json_of(spec: str, made: "list[Comparison]") -> str:
+    from loadfuzz import codec
+    from loadfuzz.qemu.differential import words_of
+
+    rows = [
+        {
+            "input": one.digest,
+            "agreement": one.agreement.value,
+            "explanation": None if one.explanation is None else one.explanation.name,
+            "reference": {"kind": one.ours.kind.value, "text": words_of(one.ours)},
+            "loader": {"kind": one.theirs.kind.value, "text": words_of(one.theirs)},
+        }
+        for one in made
+    ]
+    value = {
+        "target": spec,
+        "streams": len(made),
+        "unexplained": sum(one.unexplained for one in made),
+        "differences": [row for row, one in zip(rows, made, strict=True)
+                        if not one.agreement.agrees],
+    }  # fmt: skip
+    return codec.encode(value).decode()
