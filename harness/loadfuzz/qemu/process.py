@@ -1,6 +1,6 @@
 """A QEMU as a process: started, watched and certainly ended.
 
-It leads a session of its own and is started through :mod:`loadfuzz.launch`, so that the
+It leads a session of its own and is started through :mod:`loadfuzz.launching`, so that the
 kernel ends it when we end, however that comes.  QMP runs over a socket pair of which only
 QEMU holds the other end: its death closes the channel at once.  What it prints goes to a
 file that is looked at when it grew and emptied when it is long.
@@ -15,15 +15,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loadfuzz import launch
 from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.launching import launched
 
 STDERR_SIZE_MAX: Final = 1 << 20
 """Bytes of QEMU's output that are kept: one load prints some lines, and the file may be in
@@ -192,21 +191,17 @@ def start(
             raise UsageError(
                 f"cannot run {argv[0]!r}: {reason}; name a qemu-system binary with --qemu"
             )
-        limit = [] if address_space is None else [f"{launch.ADDRESS_SPACE}{address_space}"]
         output = os.open(stderr, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             popen = subprocess.Popen(
-                [
-                    sys.executable, "-I", "-S", launch.__file__, *limit, str(os.getpid()),
-                    program, *argv[1:],
-                ],
+                launched([program, *argv[1:]], address_space),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **dict(environment)},
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
-            )  # fmt: skip
+            )
         except BaseException:
             os.close(output)
             raise
