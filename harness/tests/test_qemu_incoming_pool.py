@@ -268,7 +268,7 @@ def test_one_that_takes_no_descriptor_is_not_ours_to_judge(
 # -- the pool --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ready", [0, READY_MAX + 1])
+@pytest.mark.parametrize("ready", [-1, READY_MAX + 1])
 def test_a_pool_of_an_impossible_size_is_refused(ready: int, base: Path) -> None:
     async def run() -> None:
         async with incoming_executor(MachineSpec("qemu", "none"), base, 1.0, ready=ready):

@@ -18,7 +18,7 @@ Event: TypeAlias = tuple[object, ...]
 EVENTS_MAX: Final = 4096
 """Events kept of one load: a stream of a million RAM items tells no more."""
 
-LABELS_MAX: Final = 1 << 14
+LABELS_MAX: Final = 1 << 12
 """Events whose label is remembered; then all are forgotten, which costs only time."""
 
 SMALL_MAX: Final = 16

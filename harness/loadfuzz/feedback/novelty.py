@@ -21,8 +21,12 @@ FEATURES_MAX: Final = 1 << 16
 hundreds: this many come from a loader whose messages are unlike each time."""
 
 MEMO_MAX: Final = 1 << 13
-"""Event sequences and places that are remembered; then all are forgotten, which
-costs only time."""
+"""Places that are remembered; then all are forgotten, which costs only time."""
+
+SEQUENCES_MAX: Final = 1 << 10
+"""The same of event sequences, each of some kB.  The reference shows a thousand in tens of
+thousands of loads, so that forgetting them costs nothing; eight times as many took a worker an
+hour to gather and 30 MB."""
 
 PARTS_MAX: Final = 64
 """Names told apart at one place, such as the fields of one device; beyond that
@@ -136,7 +140,7 @@ class Novelty:
         events = execution.events
         features = self._events.get(events)
         if features is None:
-            if len(self._events) >= MEMO_MAX:
+            if len(self._events) >= SEQUENCES_MAX:
                 self._events.clear()
             features = self._events[events] = self._count(events)
         return features
