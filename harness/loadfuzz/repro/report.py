@@ -37,9 +37,10 @@ def write_report(finding: Finding, folder: str, script: str = "") -> str:
     """
     violation = finding.violation
     done, tries = finding.reliability
+    title = wrap(cut(violation.title), WIDTH) or [""]
     lines = [
-        cut(violation.title),
-        "=" * min(len(cut(violation.title)), WIDTH),
+        *title,
+        "=" * max(map(len, title)),
         "",
         f"oracle       {violation.oracle}",
         f"place        {cut(violation.path) or '(the whole stream)'}",
