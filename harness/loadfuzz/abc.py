@@ -185,6 +185,17 @@ class BringsScript(Protocol):
 
 
 @runtime_checkable
+class NeedsSlots(Protocol):
+    """A target whose loader takes much of a machine, so that a cluster should run only so many
+    at a time on each: optional."""
+
+    @property
+    def slot(self) -> str:
+        """Name of the resource that workers of a cluster declare so many of, such as ``QEMU``;
+        a batch takes one.  Where no worker declares any, batches run anywhere."""
+
+
+@runtime_checkable
 class HasVariants(Protocol):
     """A target that comes in several forms, ``NAME:VARIANT``: optional."""
 

@@ -23,6 +23,8 @@ from loadfuzz.storage import Corpus, write_atomic
 
 ANSWER_MAX_S: Final = 30.0
 """Longest time for one stream; a load has some seconds of CPU."""
+START_MAX_S: Final = 60.0
+"""Longest time until the target is imported and its loader there, on a busy machine."""
 DEATHS_MAX: Final = 100
 """Streams that may end the process; each of them is a finding that its worker has sent too,
 and more than so many tell no more."""
@@ -40,6 +42,10 @@ class Admission:
         load_timeout_s: CPU seconds after which a load counts as a hang.
         known: hears what each stream of the corpus shows, once and after each death.
         command: starts the process; the request's path is appended.
+
+    Attributes:
+        slot: what the target wants of a cluster's workers
+            (:attr:`loadfuzz.abc.NeedsSlots.slot`), "" when nothing; known once entered.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Admission:
         self._turn = asyncio.Lock()
         self._deaths = 0
         self._deadly: set[str] = set()
+        self.slot = ""
 
     async def __aenter__(self) -> "Admission":
         """Start the process and have it run the corpus.
@@ -135,7 +142,7 @@ class Admission:
             await self._start()
             assert self._child is not None, "started above"
             self._child.send(question)
-        answer = await self._answer()
+        answer = await self._answer(ANSWER_MAX_S)
         if answer is not None and answer.digest != digest:
             raise InfraError(f"asked about {digest}, and {answer.digest} was answered")
         if answer is None:
@@ -168,7 +175,14 @@ class Admission:
         spawned = spawn([*self._command, str(path)], self._hear, feed=True)
         self._child = await self._process.enter_async_context(spawned)
         self._watches.create_task(self._watch(self._child, self._heard))
-        while (answer := await self._answer()) is not None:
+        begun = await self._answer(START_MAX_S)
+        if begun is None:
+            raise InfraError(
+                "the process that runs what workers send did not get its loader started; see "
+                "whether the target works here with 'loadfuzz run'"
+            )
+        self.slot = begun.slot
+        while (answer := await self._answer(ANSWER_MAX_S)) is not None:
             if not answer.digest:
                 return True
             if not waiting or waiting.pop() != answer.digest:
@@ -193,10 +207,10 @@ class Admission:
         await child.wait()
         heard.put_nowait(None)
 
-    async def _answer(self) -> Answer | None:
+    async def _answer(self, patience_s: float) -> Answer | None:
         """The next answer, ``None`` when there will be none."""
         try:
-            async with asyncio.timeout(ANSWER_MAX_S):
+            async with asyncio.timeout(patience_s):
                 answer = await self._heard.get()
         except TimeoutError:
             return None

@@ -2,27 +2,36 @@
 
 ``python -m loadfuzz.campaign.admit REQUEST.json`` runs all of the corpus first and says of
 each what it showed; then it takes one question a line on stdin, and answers it on stdout.
-A process of its own, since a stream may do to it whatever it likes.
+A process of its own, since a stream may do to it whatever it likes.  A loader that has another
+process (:class:`loadfuzz.abc.RemoteTarget`) is looked at closely, as workers do with what they
+keep, so that the same stream has the same features there and here.
 """
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
 from loadfuzz import codec
+from loadfuzz.abc import NeedsSlots, RemoteTarget
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
+from loadfuzz.campaign.witness import NothingSeenError, Witness
 from loadfuzz.channel import Channel
+from loadfuzz.engines.bridge import drive, wait
 from loadfuzz.engines.schedule import SMALLER
 from loadfuzz.errors import LoadfuzzError
+from loadfuzz.execution import Execution
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.exitcodes import ExitCode
 from loadfuzz.feedback.novelty import Features, Novelty
 from loadfuzz.inputs import Input
-from loadfuzz.plugins import load_target
+from loadfuzz.plugins import load_any_target
 from loadfuzz.storage import Corpus, CorruptEntryError
 
 
@@ -55,13 +64,18 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a stream showed.
 
     Attributes:
-        digest: of the stream; "" in the answer that says that the process is ready.
+        digest: of the stream; "" in the first answer, when the loader is there, and in the one
+            behind those to the first streams, when questions can be asked.
         size: of the stream, in bytes; 0 when it is not there any more.
         features: as numbers that this process has given them.
         names: of the features, the same in every process.
         behaviour: name of all of them together, too.
         worth: it shows something new, or the same as another and is much smaller.
         accepted: the target took it.
+        slot: what the target wants of a cluster's workers (:class:`loadfuzz.abc.NeedsSlots`), ""
+            when it wants nothing; in the first answer.
+        trouble: why nothing can be said about the stream, "" when something can; that is
+            nobody's fault, and showed nothing.
         problem: the process cannot go on.
     """
 
@@ -72,6 +86,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     behaviour: str = ""
     worth: bool = False
     accepted: bool = False
+    slot: str = ""
+    trouble: str = ""
     problem: str = ""
 
 
@@ -82,15 +98,23 @@ def much_smaller(size: int, than: int) -> bool:
 
 
 class _Judge:
-    """Knows what was seen."""
+    """Knows what was seen.
 
-    def __init__(self, executor: InProcessExecutor) -> None:
-        self._executor = executor
+    Args:
+        run: loads a stream; may raise :class:`NothingSeenError`.
+    """
+
+    def __init__(self, run: Callable[[bytes], Execution]) -> None:
+        self._run = run
         self._novelty = Novelty()
         self._sizes: dict[Features, int] = {}
 
     def look(self, digest: str, stream: bytes) -> Answer:
-        seen = self._novelty.observe(self._executor.execute(Input(stream)).execution)
+        try:
+            execution = self._run(stream)
+        except NothingSeenError as error:
+            return Answer(digest, len(stream), trouble=str(error))
+        seen = self._novelty.observe(execution)
         size = self._sizes.get(seen.features)
         smaller = size is None or much_smaller(len(stream), size)
         if smaller:
@@ -102,36 +126,91 @@ class _Judge:
         )  # fmt: skip
 
 
-def answers(request: Request, questions: Iterator[bytes]) -> Iterator[Answer]:
+def answers(
+    request: Request, questions: Iterator[bytes], run: Callable[[bytes], Execution]
+) -> Iterator[Answer]:
     """What the first streams show, an empty answer, and one answer to each question.
+
+    Args:
+        request: what it is about.
+        questions: each a line.
+        run: loads a stream.
+
+    Raises:
+        LoadfuzzError: the target cannot be had any more.
+        OSError: a stream cannot be read.
+    """
+    corpus, incoming = Corpus(Path(request.corpus)), Corpus(Path(request.incoming))
+    judge = _Judge(run)
+    for digest in request.first:
+        try:
+            yield judge.look(digest, corpus.read(digest))
+        except (FileNotFoundError, CorruptEntryError):
+            yield Answer(digest)  # another shard has taken it out
+    yield Answer("")
+    for line in questions:
+        digest = msgspec.json.decode(line, type=Question).digest
+        yield judge.look(digest, incoming.read(digest))
+
+
+def serve(request: Request, questions: Iterator[bytes], send: Callable[[Answer], None]) -> None:
+    """Answer all questions.
+
+    Args:
+        request: what they are about.
+        questions: each a line; waiting for one blocks.
+        send: takes the answers; the first when the loader is there.
 
     Raises:
         LoadfuzzError: the target cannot be had.
         OSError: a stream cannot be read.
     """
-    corpus, incoming = Corpus(Path(request.corpus)), Corpus(Path(request.incoming))
-    with Watchdog(request.load_timeout_s) as watchdog:
-        judge = _Judge(InProcessExecutor(load_target(request.target), watchdog))
-        for digest in request.first:
-            try:
-                yield judge.look(digest, corpus.read(digest))
-            except (FileNotFoundError, CorruptEntryError):
-                yield Answer(digest)  # another shard has taken it out
-        yield Answer("")
-        for line in questions:
-            digest = msgspec.json.decode(line, type=Question).digest
-            yield judge.look(digest, incoming.read(digest))
+    target = load_any_target(request.target)
+    first = Answer("", slot=target.slot if isinstance(target, NeedsSlots) else "")
+
+    def go_on(run: Callable[[bytes], Execution]) -> None:
+        send(first)
+        for answer in answers(request, questions, run):
+            send(answer)
+
+    if isinstance(target, RemoteTarget):
+        asyncio.run(_with_witness(target, request, go_on))
+    else:
+        with Watchdog(request.load_timeout_s) as watchdog:
+            go_on(partial(_execute, InProcessExecutor(target, watchdog)))
+
+
+def _execute(executor: InProcessExecutor, stream: bytes) -> Execution:
+    return executor.execute(Input(stream)).execution
+
+
+async def _with_witness(
+    target: RemoteTarget, request: Request, go_on: Callable[[Callable[[bytes], Execution]], None]
+) -> None:
+    """Go on with a loader that has a process of its own."""
+    # Who asks removes that folder, also when we are killed.
+    with TemporaryDirectory(
+        prefix="loader-", dir=request.incoming, ignore_cleanup_errors=True
+    ) as folder:
+        # Workers do not explain hangs either before they keep a stream.
+        executing = target.executor(Path(folder), request.load_timeout_s, explain=False)
+        async with executing as executor:
+            witness = Witness(target, executor)
+            await drive(partial(go_on, lambda stream: wait(witness.look(stream))))
 
 
 def main(arguments: list[str]) -> int:
     """Entry point of the process."""
     channel = Channel()
+
+    def send(answer: Answer) -> None:
+        channel.send(msgspec.json.encode(answer) + b"\n")
+
     request = codec.decode(Path(arguments[0]).read_bytes(), Request)
     try:
-        for answer in answers(request, iter(sys.stdin.buffer.readline, b"")):
-            channel.send(msgspec.json.encode(answer) + b"\n")
+        serve(request, iter(sys.stdin.buffer.readline, b""), send)
     except (LoadfuzzError, OSError) as error:
-        channel.send(msgspec.json.encode(Answer("", problem=str(error))) + b"\n")
+        send(Answer("", problem=str(error)))
         return ExitCode.MACHINERY
     return ExitCode.CLEAN
 

@@ -1,11 +1,12 @@
 """Batches on a Dask cluster, which share nothing with the campaign but what they send.
 
-Theory of operation.  As many batches are under way as the cluster has threads, whoever
-comes and goes.  Each gets some streams of the corpus and the signatures that are known; it
-lasts some seconds at first, so that what is new gets around, and longer later, when that
-costs more than it brings.  A batch whose machine is lost is run again by Dask: its streams
-and seed are the same, and what it sends a second time is known by its content.  What comes
-back is run here before it is believed (:mod:`loadfuzz.campaign.admission`), one at a time.
+Theory of operation.  As many batches are under way as the cluster has threads, or slots
+for such loaders (:class:`loadfuzz.abc.NeedsSlots`), whoever comes and goes.  Each gets some
+streams of the corpus and the signatures that are known; it lasts some seconds at first, so
+that what is new gets around, and longer later, when that costs more than it brings.  A batch
+whose machine is lost is run again by Dask: its streams and seed are the same, and what it
+sends a second time is known by its content.  What comes back is run here before it is
+believed (:mod:`loadfuzz.campaign.admission`), one at a time.
 
 The numbers of each batch count for one of the campaign's *lanes*, which take the place of
 its workers in every report.
@@ -25,6 +26,7 @@ import msgspec
 from loadfuzz import codec, events
 from loadfuzz.campaign.admission import Admission
 from loadfuzz.campaign.admit import Answer
+from loadfuzz.campaign.carrying import Seeds
 from loadfuzz.campaign.crew import DEADLINE_GRACE_S, Course
 from loadfuzz.campaign.dask_client import ParcelLostError, Scheduler
 from loadfuzz.campaign.local_cluster import local_cluster
@@ -67,11 +69,12 @@ STATS: Final = "cluster.json"
 
 @dataclass(slots=True)
 class _Trip:
-    """A batch that is under way."""
+    """A batch that is under way: with streams that were drawn, and seeds that were not."""
 
     number: int
     lane: Lane
     streams: list[str]
+    seeds: list[str]
     executions: int
 
 
@@ -90,6 +93,7 @@ class ClusterCrew:
         self._address = address
         self._stack = AsyncExitStack()
         self._stock = Stock()
+        self._seeds = Seeds()
         self._rng = Rng(course.settings.seed).child("cluster")
         self._trips: dict[int, _Trip] = {}
         self._merging = 0
@@ -144,6 +148,7 @@ class ClusterCrew:
         def known(answer: Answer) -> None:
             inside = outsiders is not None and answer.digest not in outsiders
             self._stock.add(answer, judged=inside)
+            self._tell_trouble(answer)
 
         admission = Admission(prepared.target, folder.path, settings.load_timeout_s, known)
         for path in folder.path.glob("worker-*"):
@@ -152,6 +157,8 @@ class ClusterCrew:
         try:
             # Also while the corpus is run, which may take a while.
             async with asyncio.timeout(None) as self._patience, admission:
+                self._seeds = Seeds.of(folder)
+                self._scheduler.slot = admission.slot
                 self._course.begin()
                 await self._run(prepared, admission)
         except TimeoutError:
@@ -183,11 +190,10 @@ class ClusterCrew:
         return None if trip is None else trip.lane
 
     async def _count_lanes(self) -> int:
-        threads: int = await self._scheduler.threads()
-        return min(threads, LANES_MAX)
+        return min(await self._scheduler.capacity(), LANES_MAX)
 
     async def _run(self, prepared: Prepared, admission: Admission) -> None:
-        """Keep every thread of the cluster busy until the budget is used up."""
+        """Keep every place of the cluster busy until the budget is used up."""
         async with asyncio.TaskGroup() as batches:
             timer = batches.create_task(self._end_in_time())
             while self._trips or self._merging or self._awaits_confirmation() or not self._over():
@@ -215,14 +221,17 @@ class ClusterCrew:
             InfraError: it has been a while.
         """
         now = asyncio.get_running_loop().time()
+        which = "workers"
+        if self._scheduler.slotted:
+            which += f" that declare {self._scheduler.slot}"
         if lanes:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
-            self._mail.warn("the cluster has no workers any more; waiting for some to come")
+            self._mail.warn(f"the cluster has no {which} any more; waiting for some to come")
         elif now - self._alone_since > ALONE_MAX_S:
             raise InfraError(
-                f"the cluster has had no workers for {ALONE_MAX_S:.0f} s; start some and run it "
+                f"the cluster has had no {which} for {ALONE_MAX_S:.0f} s; start some and run it "
                 "again. Findings so far are kept"
             )
 
@@ -270,7 +279,10 @@ class ClusterCrew:
             self._lanes_made += 1
         lane = self._free.pop()
         number, self._numbers = self._numbers, self._numbers + 1
-        trip = _Trip(number, lane, self._stock.draw(self._rng), share)
+        drawn = self._stock.draw(self._rng)
+        others = (digest for digest in self._seeds.carried if digest in self._stock)
+        seeds = [digest for digest in others if digest not in drawn]
+        trip = _Trip(number, lane, drawn, seeds, share)
         self._trips[number] = trip
         return trip
 
@@ -283,7 +295,8 @@ class ClusterCrew:
         name, machine = split(prepared.target)
         # What was not seen here may mask what is there: workers go on looking for it.
         known = (*settings.ignore, *self._course.totals.known, *self._mail.confirmed)
-        streams = self._read(trip)
+        streams = (*self._read(trip.streams), *self._read(trip.seeds))
+        digests = [*trip.streams, *trip.seeds]
         return codec.encode(
             Parcel(
                 number=trip.number,
@@ -303,19 +316,20 @@ class ClusterCrew:
                 engine=prepared.engine,
                 machine=Path(machine).read_bytes() if machine else b"",
                 streams=streams,
-                outsiders=self._stock.outsiders(trip.streams),
+                outsiders=self._stock.outsiders(digests),
+                seeds=tuple(digest for digest in digests if digest in self._seeds.known),
             )
         )
 
-    def _read(self, trip: _Trip) -> tuple[bytes, ...]:
-        """The streams of a batch, but for those that another shard has taken out."""
+    def _read(self, digests: list[str]) -> tuple[bytes, ...]:
+        """These streams, but for those that another shard has taken out, which leave the list."""
         corpus = self._course.folder.corpus
         streams: list[bytes] = []
-        for digest in list(trip.streams):
+        for digest in list(digests):
             try:
                 streams.append(corpus.read(digest))
             except (FileNotFoundError, CorruptEntryError):
-                trip.streams.remove(digest)
+                digests.remove(digest)
         return tuple(streams)
 
     async def _travel(self, trip: _Trip, prepared: Prepared, admission: Admission) -> None:
@@ -385,7 +399,10 @@ class ClusterCrew:
                 self.ledger.duplicates += 1
                 continue
             answer = await admission.admit(kept.stream)
-            if answer is None or not answer.worth:
+            if answer is None:
+                continue
+            self._tell_trouble(answer)
+            if not answer.worth:
                 continue
             bred += 1
             self.ledger.admitted += 1
@@ -394,5 +411,10 @@ class ClusterCrew:
                 trip.lane.index, answer.digest, answer.size, trip.lane.told, kept.operators
             ))  # fmt: skip
         self._stock.credit(trip.streams, bred, judged=judged)
+        self._stock.credit(trip.seeds, 0, judged=judged)
         if admission.given_up:
             self._mail.warn("too many streams end the process that runs them; no more are kept")
+
+    def _tell_trouble(self, answer: Answer) -> None:
+        if answer.trouble:
+            self._mail.warn(f"stream {answer.digest[:16]} could not be run here: {answer.trouble}")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
+import msgspec
 from distributed import Client
 from distributed.scheduler import KilledWorker
 
@@ -26,6 +27,18 @@ OnMessage = Callable[[int, bytes], None]
 """Called with the number of a parcel and a message of it."""
 
 
+class _Declared(msgspec.Struct):
+    """What we want of what the scheduler says of a worker."""
+
+    resources: dict[str, float] = {}
+
+
+class _Identity(msgspec.Struct):
+    """And of itself."""
+
+    workers: dict[str, _Declared]
+
+
 class ParcelLostError(Exception):
     """No machine could finish a parcel; the text says why."""
 
@@ -37,6 +50,11 @@ class Scheduler:
         address: where it listens.
         campaign: name of the campaign, unlike any other's.
         hear: hears what parcels say while they are worked on.
+
+    Attributes:
+        slot: resource of which each parcel takes one
+            (:attr:`loadfuzz.abc.NeedsSlots.slot`), "" for none.
+        slotted: some worker has declared it; from then on parcels go nowhere else.
     """
 
     def __init__(self, address: str, campaign: str, hear: OnMessage) -> None:
@@ -44,6 +62,9 @@ class Scheduler:
         self._campaign = campaign
         self._hear = hear
         self._client: Client | None = None
+        self._declared: dict[str, int] = {}
+        self.slot = ""
+        self.slotted = False
 
     async def __aenter__(self) -> "Scheduler":
         """Connect, wait for a first worker, and see that it has the same loadfuzz.
@@ -90,19 +111,44 @@ class Scheduler:
                 )
         await _close(client)
 
-    async def threads(self) -> int:
-        """Parcels that it can do at a time now.
+    async def capacity(self) -> int:
+        """Parcels that it can do at a time now: as many as there are threads, or slots for them
+        where workers declare such.
 
         Raises:
             InfraError: it is gone.
         """
         try:
             found: dict[str, int] = await self._connected().nthreads()  # type: ignore[no-untyped-call]
+            if self.slot and not found.keys() <= self._declared.keys():
+                # Only when somebody came: with a thousand workers it is a megabyte.
+                self._declared = await self._slots()
         except (OSError, TimeoutError) as error:
             raise InfraError(
                 f"the Dask scheduler at {self._address} is gone ({error}); findings so far are kept"
             ) from error
-        return sum(found.values())
+        slots = {worker: self._declared.get(worker, 0) for worker in found}
+        self.slotted = self.slotted or any(slots.values())
+        if not self.slotted:
+            return sum(found.values())
+        return sum(min(threads, slots[worker]) for worker, threads in found.items())
+
+    async def _slots(self) -> dict[str, int]:
+        """How many slots each worker declares, as ``dask worker --resources`` has it."""
+        scheduler = self._connected().scheduler
+        assert scheduler is not None, "connected"
+        answer: object = await scheduler.identity()
+        try:
+            identity = msgspec.convert(answer, _Identity)
+        except msgspec.ValidationError as error:
+            raise InfraError(
+                f"the Dask scheduler at {self._address} does not say what its workers have "
+                f"({error}); install the same 'distributed' everywhere"
+            ) from error
+        return {
+            worker: int(there.resources.get(self.slot, 0))
+            for worker, there in identity.workers.items()
+        }
 
     async def do(self, number: int, parcel: bytes) -> bytes:
         """Have a parcel done, by another machine again when one is lost; returns what it
@@ -114,6 +160,7 @@ class Scheduler:
         future = self._connected().submit(
             do_parcel, self._campaign, __version__, number, parcel,
             key=f"{self._campaign}-{number}", pure=False,
+            resources={self.slot: 1} if self.slotted else None,
         )  # fmt: skip
         try:
             data: bytes = await future

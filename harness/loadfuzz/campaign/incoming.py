@@ -1,15 +1,18 @@
 """Findings that come from elsewhere."""
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from loadfuzz.campaign.folder import CampaignFolder
 from loadfuzz.errors import UsageError
 from loadfuzz.events import FindingAnnounced, FindingRepeated
 from loadfuzz.fitting import split
 from loadfuzz.repro.folder import (
+    FILE_SIZE_MAX,
     INPUT,
     MACHINE,
     MANIFEST,
@@ -19,7 +22,18 @@ from loadfuzz.repro.folder import (
     write_finding,
 )
 
-_NAMES = frozenset({INPUT, MACHINE, MANIFEST, PARENT, REPORT})
+EXTRA_FILES_MAX: Final = 16
+"""Files that a target adds to a finding: a script, what it needs, and some to read."""
+
+_OWN: Final = re.compile(
+    "|".join(map(re.escape, (INPUT, MACHINE, MANIFEST, PARENT, REPORT)))
+    + rf"|before-[1-9]\d{{0,3}}(-{PARENT})?"
+)
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of a finding is loadfuzz's own; all others are its target's."""
+    return _OWN.fullmatch(name) is not None
 
 
 def adopt_finding(
@@ -29,7 +43,8 @@ def adopt_finding(
 
     Args:
         folder: of the campaign.
-        files: of the finding's folder, by name.
+        files: of the finding's folder, by name.  What the target added is kept as it is, the
+            report is written anew: it names the folder.
         worker: on whose behalf.
         target: that it must be of.
 
@@ -40,18 +55,22 @@ def adopt_finding(
         UsageError: the files are no finding; says precisely why.
         OSError: nothing was written.
     """
-    strange = sorted(set(files) - _NAMES)
-    if strange:
-        raise UsageError(f"it has a file {strange[0]!r}")
+    extra = {name: data for name, data in files.items() if not is_own(name)}
+    if len(extra) > EXTRA_FILES_MAX:
+        raise UsageError(f"it has {len(extra)} files beside its own, more than {EXTRA_FILES_MAX}")
+    size = sum(map(len, files.values()))
+    if size > FILE_SIZE_MAX:
+        raise UsageError(f"it has {size:,} bytes, more than {FILE_SIZE_MAX:,}")
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.findings) as place:
         for name, data in files.items():
-            (Path(place) / name).write_bytes(data)
+            if name not in extra:  # whatever else it is called, nothing is written by that name
+                (Path(place) / name).write_bytes(data)
         finding = dataclasses.replace(read_finding(Path(place)), worker=worker)
         if split(finding.target)[0] != split(target)[0]:
             raise UsageError(f"it is of target {finding.target!r}")
         if split(finding.target)[1] and MACHINE not in files:
             raise UsageError("its machine is missing")
-        written = write_finding(folder.path, finding)
+        written = write_finding(folder.path, finding, extra)
     violation = finding.violation
     if written is None:
         return FindingRepeated(worker, finding.signature, 1)

@@ -58,8 +58,8 @@ async def local_cluster(workers: int) -> AsyncIterator[str]:
                 "--nworkers", str(workers), "--nthreads", "1", "--memory-limit", "0",
                 "--no-dashboard", "--local-directory", str(folder),
             ],
+            # In our folder: a loader may be named by a path from there.
             _ignore,
-            folder=folder,
         ))  # fmt: skip
         yield address
 

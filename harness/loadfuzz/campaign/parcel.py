@@ -19,7 +19,10 @@ from loadfuzz.inputs import digest_of
 PROGRESS_S: Final = 2.0
 """Time between two reports of numbers: a thousand workers then send 500 a second."""
 MESSAGE_SIZE_MAX: Final = 1 << 26
-"""Longest message in bytes: a finding has three streams of 2 MiB at most, as base64."""
+"""Longest message in bytes, with files as base64: most findings have three streams of 2 MiB at
+most, and a sequence of more is one of a smaller machine's."""
+FILES_SIZE_MAX: Final = MESSAGE_SIZE_MAX // 4 * 3 - (1 << 16)
+"""Bytes of a finding's files that fit into one, with their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Parcel:
         machine: the stream that the target was fitted to, empty when it was not.
         streams: to start from.
         outsiders: digests of those that were not judged yet.
+        seeds: digests of those that are seeds (:func:`loadfuzz.storage.seeds_of`); none where
+            the target's worker does not ask.
     """
 
     number: int
@@ -42,6 +47,7 @@ class Parcel:
     machine: bytes
     streams: tuple[bytes, ...]
     outsiders: tuple[str, ...]
+    seeds: tuple[str, ...] = ()
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="message"):

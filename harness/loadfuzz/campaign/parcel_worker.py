@@ -14,7 +14,9 @@ from typing import Final
 
 from loadfuzz import codec, events
 from loadfuzz.campaign.folder import CampaignFolder, open_folder
+from loadfuzz.campaign.incoming import is_own
 from loadfuzz.campaign.parcel import (
+    FILES_SIZE_MAX,
     PROGRESS_S,
     Finished,
     Found,
@@ -35,7 +37,7 @@ from loadfuzz.events import Event
 from loadfuzz.exitcodes import ExitCode
 from loadfuzz.fitting import SEPARATOR
 from loadfuzz.inputs import digest_of
-from loadfuzz.storage import CorruptEntryError, outsiders_of
+from loadfuzz.storage import CorruptEntryError, outsiders_of, seeds_of
 
 PARCEL: Final = "parcel.json"
 _CAMPAIGN: Final = "campaign"
@@ -79,12 +81,24 @@ class _Sender:
             case events.MachineryWarning() | events.FindingRepeated():
                 self._send(Told(event))
             case events.FindingAnnounced():
-                place = self._folder / event.folder
-                self._send(Found({path.name: path.read_bytes() for path in place.iterdir()}))
+                self._send_finding(event.folder)
             case events.CorpusAdded():
                 self.kept[event.digest] = event
             case _:
                 pass
+
+    def _send_finding(self, name: str) -> None:
+        """All files of a finding; without what the target added, where that is too much."""
+        sizes = {path.name: path.stat().st_size for path in (self._folder / name).iterdir()}
+        if sum(sizes.values()) > FILES_SIZE_MAX:
+            sizes = {file: size for file, size in sizes.items() if is_own(file)}
+        if sum(sizes.values()) > FILES_SIZE_MAX:
+            self._send(Told(events.MachineryWarning(
+                f"{name} of a batch has {sum(sizes.values()):,} bytes, too many to be sent, and "
+                "is lost; run the target without --cluster to have it"
+            )))  # fmt: skip
+            return
+        self._send(Found({file: (self._folder / name / file).read_bytes() for file in sizes}))
 
     def send_numbers(self) -> None:
         """Of all workers that there were."""
@@ -117,6 +131,8 @@ def work(place: Path, send: Callable[[Message], None], clock: Clock) -> None:
         for stream in parcel.streams:
             folder.corpus.add(stream)
         outsiders_of(folder.path).add(parcel.outsiders)
+        if parcel.seeds:
+            seeds_of(folder.path).add(parcel.seeds)
         supervisor = Supervisor(
             settings,
             folder,
