@@ -142,6 +142,15 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class HasRemarks(Protocol):
+    """An executor of which people should know something: optional."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence each, for the event log."""
+
+
+@runtime_checkable
 class RemoteTarget(Format, Protocol):
     """What is fuzzed in a process of its own: a QEMU, a command.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadfuzz.cli.loaders import Wanted, target_of, with_qemu
+from loadfuzz.cli.loaders import Wanted, target_of, with_machine, with_qemu
 from loadfuzz.errors import UsageError
 from loadfuzz.testing.installed import Installed
 
@@ -61,6 +61,14 @@ def test_a_finding_is_run_in_another_binary() -> None:
     assert with_qemu("qemu:pc,device=x", "/new") == "qemu:pc,device=x,qemu=/new"
     with pytest.raises(UsageError, match="--qemu is for target qemu"):
         with_qemu("planted", "/new")
+
+
+def test_in_another_release_the_machine_is_the_type_that_the_streams_name() -> None:
+    assert with_machine("qemu:pc,qemu=/new", "pc-i440fx-7.2") == (
+        "qemu:pc,qemu=/new,machine=pc-i440fx-7.2"
+    )
+    assert with_machine("qemu:pc,machine=mine", "pc-i440fx-7.2") == "qemu:pc,machine=mine"
+    assert with_machine("qemu:none", "") == "qemu:none"
 
 
 def test_a_command_is_fuzzed_its_findings_replayed_and_what_was_tried_reported(

@@ -253,3 +253,17 @@ def test_a_failure_that_nothing_explains_is_kept_with_the_last_streams(tmp_path:
     finding = read_finding(tmp_path / event.folder)
     assert finding.reliability == (0, 0)
     assert 1 <= len(finding.input.before) < RAW_MAX
+
+
+def test_what_there_was_no_time_to_trace_is_kept_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadfuzz.engines.failures.TRACE_FIRST_S", -1e9)
+    rules = [Rule(("intc/irr",), Effect.PLANTS), Rule(("cpu/flags",), Effect.HANGS)]
+    target = RememberingTarget(REFERENCE, SEED, rules)
+    result, told = fuzz(target, tmp_path)
+    assert result.findings == ("clean-error:SIGABRT at reset.c:reset",)
+    (event,) = (event for event in told if isinstance(event, FindingAnnounced))
+    assert event.reliability == (0, 0)
+    assert any("were not traced" in e.text for e in told if isinstance(e, MachineryWarning))
+    assert len(target.opened) == 1

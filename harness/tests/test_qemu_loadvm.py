@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.qemu import instance
+from loadfuzz.qemu.closer import NOT_RUN
 from loadfuzz.qemu.loadvm import LoadvmExecutor, loadvm_executor
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.vitals import backtraces, common_calls
@@ -202,6 +204,58 @@ def test_a_state_that_is_not_saved_again_is_an_event(base: Path, faked: Faked) -
     assert found.events == ("reload refused: Error: no room for it",)
 
 
+@pytest.mark.parametrize(
+    ("manner", "remark", "events"),
+    [
+        ("", "", ()),
+        ("unrunnable", "(SIGSEGV running the guest): inputs are looked at without running "
+         "the guest", (NOT_RUN,)),
+        ("unsavable", "(SIGSEGV saving again): inputs are looked at by trace events alone",
+         ()),
+    ],
+)  # fmt: skip
+def test_what_fails_over_the_machines_own_stream_is_left_out_and_said(
+    base: Path, faked: Faked, manner: str, remark: str, events: tuple[str, ...]
+) -> None:
+    remarks: list[str] = []
+
+    async def body(executor: LoadvmExecutor) -> Execution:
+        remarks.extend(executor.remarks)
+        for _ in range(4):
+            await load(executor)
+        return await executor.execute(b"QEVM", closely=True)
+
+    found = with_executor(faked(manner), base, body)
+    assert (found.kind, found.events) == (ExitKind.ACCEPTED, events)
+    assert len(remarks) == bool(remark)
+    assert all(text.endswith(remark) for text in remarks)
+
+
+@pytest.mark.parametrize(
+    ("manner", "space_mb", "kind", "message"),
+    [
+        ("silent-memory", 2048, ExitKind.OUT_OF_MEMORY,
+         "GLib: ../glib/gmem.c:#: failed to allocate # bytes"),
+        ("silent-memory", None, ExitKind.CRASHED, ""),
+        ("silent", 2048, ExitKind.CRASHED, ""),
+    ],
+)  # fmt: skip
+def test_an_abort_without_a_word_is_asked_about_once_more(
+    base: Path, faked: Faked, manner: str, space_mb: int | None, kind: ExitKind, message: str
+) -> None:
+    spec = replace(faked(manner), address_space_mb=space_mb)
+
+    async def body(executor: LoadvmExecutor) -> Execution:
+        found = await load(executor)
+        await executor.renew()
+        assert (await executor.sane()).kind is ExitKind.ACCEPTED
+        return found
+
+    found = with_executor(spec, base, body)
+    assert found.kind is kind
+    assert found.escape == Escape("SIGABRT", message, ())
+
+
 # -- what it cannot be started with -----------------------------------------------------------
 
 
@@ -271,8 +325,7 @@ def test_an_old_process_gives_way_and_says_so(base: Path, faked: Faked, spares: 
         return found
 
     with_executor(faked(""), base, body, spares=spares, loads_max=4)
-    # The first process has loaded what it saved of itself, to begin with.
-    assert generations == [1, 1, 1, 2, 2, 2, 2, 3, 3]
+    assert generations == [1, 1, 1, 1, 2, 2, 2, 2, 3]
 
 
 def test_a_spare_that_died_is_replaced(base: Path, faked: Faked) -> None:

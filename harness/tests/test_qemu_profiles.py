@@ -1,6 +1,7 @@
 """Machine profiles: what stands in the file, and that a real QEMU takes it."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.inputs import STREAM_SIZE_MAX
+from loadfuzz.qemu.closer import NOT_RUN
 from loadfuzz.qemu.loadvm import loadvm_executor
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.profiles import ADDRESS_SPACE_MB, parse_profiles, profiles
@@ -66,13 +68,16 @@ def test_a_profile_is_saved_loaded_run_and_saved_again(
     qemu_binary: str, tmp_path: Path, name: str
 ) -> None:
     async def main() -> tuple[Execution, int]:
-        spec = profiles()[name].spec()
+        spec = replace(profiles()[name].spec(), binary=qemu_binary)
         async with loadvm_executor(spec, tmp_path, 5.0, spares=0) as executor:
+            assert executor.remarks == ()
             return await executor.execute(executor.clean, closely=True), len(executor.clean)
 
     found, size = asyncio.run(main())
     assert found.kind is ExitKind.ACCEPTED, found
     assert [event for event in found.events if "refused" in event] == []
     assert size <= STREAM_SIZE_MAX
+    assert NOT_RUN not in found.events
+    assert any(event.startswith("vmstate_load_state_field ") for event in found.events)
     devices = {event.split(" ")[1] for event in found.events if event.startswith("vmstate_load ")}
     assert len(devices) >= (3 if name == "none" else 10)

@@ -19,6 +19,7 @@ from loadfuzz.findings import Earlier, Finding, Violation
 from loadfuzz.inputs import Input, digest_of
 from loadfuzz.qemu import qcow2
 from loadfuzz.qemu.capture import capture
+from loadfuzz.qemu.closer import NOT_RUN
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.profiles import profiles
 from loadfuzz.repro.folder import SCRIPT, read_finding, write_finding
@@ -52,7 +53,7 @@ for line in sys.stdin.buffer:
                 line = b"loadvm missing\\n"
             elif WHAT == "stop":
                 qemu.send_signal(signal.SIGSTOP)
-            elif WHAT == "exit":
+            elif WHAT.startswith("exit"):
                 line = b"quit\\n"
             elif WHAT == "abort":
                 qemu.send_signal(signal.SIGABRT)
@@ -63,7 +64,7 @@ for line in sys.stdin.buffer:
     qemu.stdin.flush()
     if line == b"quit\\n":
         break
-sys.exit(qemu.wait() or (7 if WHAT == "exit" else 0))
+sys.exit(qemu.wait() or int(WHAT.partition(" ")[2] or 0))
 '''
 
 
@@ -194,7 +195,8 @@ def test_every_snapshot_of_the_image_is_the_stream_that_was_loaded(
     [
         ("abort", 2, 1, "REPRODUCED: killed by signal 6 (SIGABRT)"),
         ("abort", 1, 1, "REPRODUCED: killed by signal 6 (SIGABRT)"),
-        ("exit", 2, 1, "REPRODUCED: ended with exit status 7"),
+        ("exit 7", 2, 1, "REPRODUCED: ended with exit status 7"),
+        ("exit 255", 2, 1, "REPRODUCED: ended with exit status 255"),
         ("stop", 2, 1, "REPRODUCED: does not end"),
         ("refuse", 2, 0, "not reproduced: QEMU goes on after all loads"),
         ("abort", 3, 0, "not reproduced: QEMU goes on after all loads"),
@@ -399,6 +401,13 @@ def test_a_closer_look_goes_as_far_as_what_failed(message: str, steps: str) -> N
     execution = Execution(ExitKind.CRASHED, Depth.ACCEPTED, escape=escape)
     text = write_script(NONE, finding_of(b"QEVM", execution=execution))
     assert f"look_closer() {{\n    {steps}\n}}\n" in text
+
+
+def test_a_guest_that_did_not_run_then_does_not_run_now() -> None:
+    escape = Escape("SIGABRT", "loading again", ())
+    execution = Execution(ExitKind.CRASHED, Depth.ACCEPTED, escape=escape, events=(NOT_RUN,))
+    text = write_script(NONE, finding_of(b"QEVM", execution=execution))
+    assert "look_closer() {\n    ask 'savevm again' && ask 'loadvm again'\n}\n" in text
 
 
 def test_of_more_streams_than_an_image_takes_the_last_ones_are_there(tmp_path: Path) -> None:

@@ -56,6 +56,39 @@ EINVAL_LINE = "Error: Error -22 while loading VM state\r\n"
         ("Unknown savevm section type 128\r\n" + EINVAL_LINE, (), 22, Depth.FIRST_SECTION),
         ("error while loading state for instance 0x0 of device 'kvm-tpr-opt'\r\n"
          "Error: Error -1 while loading VM state\r\n", ("kvm-tpr-opt",), 1, Depth.FIRST_SECTION),
+        ("Error: Not a migration stream, magic: 58585858 != 5145564d\r\n", ("header",), 22,
+         Depth.NOTHING),
+        ("Error: Configuration section missing, 0 != 7\r\n", ("configuration",), 22, Depth.HEADER),
+        (
+            "Error: post load hook failed for: configuration, version_id: 1, minimum_version: 0: "
+            "Machine type received is 'pQ' and local is 'pc'\r\n",
+            ("configuration",), 22, Depth.HEADER,
+        ),
+        (
+            "Error: Unknown section or instance 'ap\ufffdc' 0. Make sure that your current VM "
+            "setup matches your saved VM setup, including any hotplugged devices\r\n",
+            ("ap\ufffdc",), 22, Depth.FIRST_SECTION,
+        ),
+        ("Error: unsupported version -16777214 for 'timer' v2\r\n", ("timer", "version_id"), 22,
+         Depth.FIRST_SECTION),
+        (
+            "Missing section footer for ram\r\nError: Section footer error, section_id: 1\r\n",
+            ("ram", "footer"), 22, Depth.FIRST_SECTION,
+        ),
+        ("Error: PING received with bad length - expecting 4, got 0\r\n", ("command",), 22,
+         Depth.FIRST_SECTION),
+        (
+            "get_pci_config_device: Bad config data: i=0x1 read: 7f device: 80\r\n"
+            "Error: error while loading state for instance 0x0 of device '0000:00:00.0/I440FX': "
+            "Failed to load element of type pci config for config\r\n",
+            ("0000:00:00.0/I440FX", "config"), 22, Depth.FIRST_SECTION,
+        ),
+        (
+            "Unknown ramblock \"\", cannot accept migration\r\n"
+            "Error: error while loading state for instance 0x0 of device 'ram': Failed to load "
+            "vmstate version_id: 4, ret: -95\r\n",
+            ("ram",), 95, Depth.FIRST_SECTION,
+        ),
     ],
 )  # fmt: skip
 def test_a_refusal_says_where_and_why(
@@ -80,6 +113,34 @@ def test_the_reason_is_the_line_that_says_why() -> None:
     )
     assert judged.refusal is not None
     assert judged.refusal.text == "vmmouse: queue_size: 400 != 7f008000"
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (
+            "Error: error while loading state for instance 0x0 of device 'timer': timer: incoming "
+            "version_id 0 is too old for local minimum version_id 1\r\n",
+            "timer: timer: incoming version_id 0 is too old for local minimum version_id 1",
+        ),
+        (
+            "Error: post load hook failed for: configuration, version_id: 1, minimum_version: 0: "
+            "Machine type received is 'pQ' and local is 'pc'\r\n",
+            "configuration: Machine type received is 'pQ' and local is 'pc'",
+        ),
+        (
+            "invalid parameter value: XX\r\nError: error while loading state for instance 0x0 of "
+            "device 'globalstate': post load hook failed for: globalstate, version_id: 1, "
+            "minimum_version: 1, ret: -22\r\n",
+            "globalstate: invalid parameter value: XX",
+        ),
+        ("Error: Unknown section type 6\r\n", "Unknown section type 6"),
+    ],
+)
+def test_the_reason_may_stand_behind_the_place_in_one_line(reply: str, text: str) -> None:
+    judged = judge_reply(reply)
+    assert judged.refusal is not None
+    assert judged.refusal.text == text
 
 
 def test_what_is_mumbled_beside_an_acceptance_is_no_refusal() -> None:
@@ -214,6 +275,14 @@ def test_sections_carry_instance_and_version_and_fields_come_once() -> None:
         "vmstate_load_state_field ide:bus#",
         "vmstate_load_state_end bmdma no field/-#",
     )
+
+
+def test_a_field_that_is_not_in_the_stream_is_no_event_where_that_is_said() -> None:
+    log = (
+        "vmstate_load_state_field timer:cpu_ticks_offset exists=1\n"
+        "vmstate_load_state_field timer:unused exists=0\n"
+    )
+    assert events_of(log) == ("vmstate_load_state_field timer:cpu_ticks_offset",)
 
 
 def test_a_section_whose_device_is_not_there_is_no_event() -> None:

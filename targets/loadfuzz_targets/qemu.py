@@ -1,7 +1,8 @@
 """The target ``qemu``: the loader of a stock QEMU binary, by machine profile.
 
-``qemu:PROFILE[,qemu=PATH][,device=...][,arg=...][,memory=MB][,env=NAME=VALUE][,space=MB][,via=incoming]``:
-a machine of :mod:`loadfuzz.qemu.profiles`, changed by options.  ``device`` and ``arg`` add to
+``qemu:PROFILE[,OPTION=VALUE]...``: a machine of :mod:`loadfuzz.qemu.profiles`, changed by
+options: ``qemu=PATH``, ``device=...``, ``arg=...``, ``machine=TYPE``, ``memory=MB``,
+``env=NAME=VALUE``, ``space=MB``, ``via=incoming``.  ``device`` and ``arg`` add to
 what the profile has and may be given several times; ``space=0`` takes the limit off the address
 space, as a binary with AddressSanitizer needs.  Plain ``qemu`` is ``qemu:pc``.
 
@@ -184,6 +185,8 @@ def changed(spec: MachineSpec, key: str, value: str) -> MachineSpec:
             return replace(spec, binary=value)
         case "device" if value:
             return replace(spec, devices=(*spec.devices, value))
+        case "machine" if value:
+            return replace(spec, machine=value)
         case "arg" if value:
             return replace(spec, extra=(*spec.extra, value))
         case "memory":
@@ -204,7 +207,7 @@ def changed(spec: MachineSpec, key: str, value: str) -> MachineSpec:
         case _:
             raise UsageError(
                 f"{key}={value} is no option of a QEMU machine; there are qemu=PATH, device=..., "
-                "arg=..., memory=MB, env=NAME=VALUE, space=MB and via=incoming"
+                "arg=..., machine=TYPE, memory=MB, env=NAME=VALUE, space=MB and via=incoming"
             )
 
 

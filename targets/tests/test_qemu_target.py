@@ -44,7 +44,7 @@ def test_an_unknown_profile_is_a_key_error() -> None:
 
 
 def test_options_change_the_machine() -> None:
-    name = "none,qemu=/opt/a%2Cb/qemu,device=a,device=b,arg=-x,memory=8,env=A=b=c"
+    name = "none,qemu=/opt/a%2Cb/qemu,device=a,device=b,arg=-x,machine=x-1.0,memory=8,env=A=b=c"
     machine = TARGET.variant(name)
     base = profiles()["none"].spec()
     assert machine.name == f"qemu:{name}"
@@ -53,6 +53,7 @@ def test_options_change_the_machine() -> None:
         binary="/opt/a,b/qemu",
         devices=(*base.devices, "a", "b"),
         extra=(*base.extra, "-x"),
+        machine="x-1.0",
         memory_mb=8,
         environment=(*base.environment, ("A", "b=c")),
         address_space_mb=(base.address_space_mb or 0) + 8,
@@ -68,8 +69,8 @@ def test_a_limit_can_be_taken_off() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("qemu", ""), ("memory", "0"), ("memory", "much"), ("memory", "99999"), ("env", "A"),
-        ("env", "=x"), ("speed", "9"), ("space", "-1"), ("memory", "9" * 5000),
+        ("qemu", ""), ("machine", ""), ("memory", "0"), ("memory", "much"), ("memory", "99999"),
+        ("env", "A"), ("env", "=x"), ("speed", "9"), ("space", "-1"), ("memory", "9" * 5000),
     ],
 )  # fmt: skip
 def test_an_option_without_sense_is_a_usage_error(key: str, value: str) -> None:

@@ -149,6 +149,17 @@ def with_qemu(target: str, binary: str) -> str:
     return target_of(target, Wanted(qemu=binary), target)
 
 
+def with_machine(target: str, machine: str) -> str:
+    """The specification of a QEMU target as a certain machine type, if it names none itself."""
+    from loadfuzz import variants
+
+    _, colon, variant = target.partition(":")
+    options = variants.split(variant)[1] if colon else ()
+    if not machine or any(key == "machine" for key, _ in options):
+        return target
+    return target_of(target, Wanted(options=(f"machine={machine}",)), target)
+
+
 def _pair(option: str) -> tuple[str, str]:
     key, equals, value = option.partition("=")
     if not equals or not key:

@@ -98,9 +98,14 @@ def command(
 
 
 def _with_binary(subject: Subject, binary: str) -> Subject:
-    from loadfuzz.cli.loaders import with_qemu
+    from loadfuzz.cli.loaders import with_machine, with_qemu
+    from loadfuzz.qemu.machinetype import type_of
 
-    return replace(subject, target=with_qemu(subject.target, binary))
+    target = with_qemu(subject.target, binary)
+    if subject.finding is not None:
+        # An alias is another machine in another release, which refuses the stream.
+        target = with_machine(target, type_of(subject.finding))
+    return replace(subject, target=target)
 
 
 def _on_each(

@@ -43,6 +43,9 @@ TRACE_FIRST_S: Final = 30.0
 TRACE_MAX_S: Final = 60.0
 """Longest tracing of one failure."""
 
+TRACE_MIN_S: Final = 3.0
+"""With less time left than this none is begun: starting two processes takes a part of it."""
+
 WAITING_MAX: Final = 16
 """Failures that wait to be traced; further ones are counted, and come again."""
 
@@ -120,9 +123,23 @@ class Failures:
         self.seeds: Sequence[bytes] = ()
         self.findings: list[str] = []
 
+    def keep_waiting(self) -> None:
+        """Keep those that wait as they are, since there is no more time.
+
+        Raises:
+            InfraError: a finding cannot be written.
+        """
+        while self._waiting:
+            failure = self._waiting.popleft()
+            hung = failure.execution.kind is ExitKind.TIMED_OUT
+            if hung or symptom_of(failure.execution) in self._known:
+                self._untraced += 1
+            else:
+                self._keep(failure, None)
+
     @property
     def left(self) -> int:
-        """Failures that were not traced."""
+        """Failures that were neither traced nor kept."""
         return len(self._waiting) + self._untraced
 
     def handle(self, failure: Failure) -> None:
@@ -137,7 +154,7 @@ class Failures:
         signature = self._signature_of(failure, blamed=blamed)
         if signature is not None:
             self._repeat(signature)
-        elif self._may_trace():
+        elif self._may_trace() and self._seconds_left() >= TRACE_MIN_S:
             self._trace(failure)
         elif len(self._waiting) < WAITING_MAX:
             self._waiting.append(failure)
@@ -150,7 +167,7 @@ class Failures:
         Raises:
             InfraError: a finding cannot be written.
         """
-        if self._waiting and self._may_trace():
+        if self._waiting and self._may_trace() and self._seconds_left() >= TRACE_MIN_S:
             failure = self._waiting.popleft()
             signature = self._signature_of(failure, blamed=False)
             if signature is not None:
@@ -183,15 +200,17 @@ class Failures:
         elapsed_s = self._clock.now_s() - self._start_s
         return self._traced_s < TRACE_FIRST_S + elapsed_s / TRACE_SHARE
 
+    def _seconds_left(self) -> float:
+        if self._batch.seconds is None:
+            return TRACE_MAX_S
+        return max(self._start_s + self._batch.seconds - self._clock.now_s(), 0.0)
+
     def _trace(self, failure: Failure) -> None:
         """Find out what it takes, and keep it."""
         start_s = self._clock.now_s()
-        seconds = TRACE_MAX_S
-        if self._batch.seconds is not None:
-            seconds = min(seconds, self._start_s + self._batch.seconds - start_s)
         cause = None
         try:
-            cause = wait(self._traced(failure, max(seconds, 0.0)))
+            cause = wait(self._traced(failure, min(TRACE_MAX_S, self._seconds_left())))
         except InfraError as error:
             self._fault("tracing a failure", error)
         finally:

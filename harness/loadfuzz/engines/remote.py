@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from loadfuzz import codec
-from loadfuzz.abc import Executor, RemoteTarget
+from loadfuzz.abc import Executor, HasRemarks, RemoteTarget
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import PROGRESS_S, Account, worker_folder
@@ -105,11 +105,14 @@ class RemoteSession(Account):
         )  # fmt: skip
 
     def begin(self) -> None:
-        """Find out which seeds are good.
+        """Tell what people should know of the loader, and find out which seeds are good.
 
         Raises:
             InfraError: none is.
         """
+        if isinstance(self._executor, HasRemarks):
+            for remark in self._executor.remarks:
+                self.emit(MachineryWarning(remark))
         good = []
         why = "there is none"
         for seed in sorted(self._seeds, key=len):
@@ -174,15 +177,23 @@ class RemoteSession(Account):
         if self._reports % MATRIX_EVERY == 0:
             self._write_matrix()
 
-    def result(self, reason: str) -> BatchResult:
-        """See :meth:`Account.result`."""
+    def end(self) -> None:
+        """Keep what there was no time for, and say how much of it there is.
+
+        Raises:
+            InfraError: it cannot be written.
+        """
         self._write_matrix()
+        self._failures.keep_waiting()
         left = self._failures.left
         if left:
             self.emit(MachineryWarning(
                 f"worker {self.batch.worker}: {left} failures were not traced, for want of time; "
                 "a longer run meets them again"
             ))  # fmt: skip
+
+    def result(self, reason: str) -> BatchResult:
+        """See :meth:`Account.result`."""
         return BatchResult(
             self.tally.executions, tuple(self.added), tuple(self._failures.findings),
             self.tally.depth_counts(), self.tally.kind_counts(), reason, self._faults,

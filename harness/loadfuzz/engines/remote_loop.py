@@ -67,7 +67,9 @@ async def run_remote(
 
 def _fuzz(session: RemoteSession, rng: Rng) -> str:
     session.begin()
-    return NativeEngine(session, rng).run()
+    reason = NativeEngine(session, rng).run()
+    session.end()
+    return reason
 
 
 def writer_for(target: RemoteTarget, write: WriteWithFiles, emit: Emit) -> WriteFinding:

@@ -18,6 +18,9 @@ SAVING: Final = "saving again"
 LOADING: Final = "loading again"
 DELETING: Final = "deleting what was saved"
 
+NOT_RUN: Final = "guest not run"
+"""Event of a look that leaves that out."""
+
 _STATUS: Final = encode("query-status")
 _NEEDS_RESET: Final = frozenset({"shutdown", "internal-error", "guest-panicked", "io-error"})
 """States in which a guest may not go on before a reset (``runstate_needs_reset`` in
@@ -26,12 +29,12 @@ _TEXT_MAX: Final = 200
 """Characters of QEMU's words in an event."""
 
 
-async def look_closer(ask: Ask, guest_run_s: float) -> list[str]:
+async def look_closer(ask: Ask, guest_run_s: float | None) -> list[str]:
     """Let the guest run for a while, then save, load and delete the machine's state.
 
     Args:
         ask: speaks to a QEMU that has just accepted a stream.
-        guest_run_s: wall seconds that the guest runs.
+        guest_run_s: wall seconds that the guest runs, ``None`` for not at all.
 
     Returns:
         Events: what QEMU refused to do.
@@ -40,12 +43,8 @@ async def look_closer(ask: Ask, guest_run_s: float) -> list[str]:
         loadfuzz.qemu.asking.FailedError: it died or hangs.
     """
     events: list[str] = []
-    started = (await ask([encode("cont")], RUNNING))[0]
-    if started.error:
-        events.append(f"run refused: {_short(started)}")
-    else:
-        await asyncio.sleep(guest_run_s)
-        await ask([encode("stop")], RUNNING)
+    if guest_run_s is not None:
+        events += await _run_guest(ask, guest_run_s)
     status = (await ask([_STATUS], STOPPING))[0]
     if status_of(status) in _NEEDS_RESET:
         events.append(f"guest {status_of(status)}")
@@ -59,6 +58,15 @@ async def look_closer(ask: Ask, guest_run_s: float) -> list[str]:
     if status_of(status) in _NEEDS_RESET:
         await ask([encode("system_reset"), _STATUS], RESETTING)
     return events
+
+
+async def _run_guest(ask: Ask, guest_run_s: float) -> list[str]:
+    started = (await ask([encode("cont")], RUNNING))[0]
+    if started.error:
+        return [f"run refused: {_short(started)}"]
+    await asyncio.sleep(guest_run_s)
+    await ask([encode("stop")], RUNNING)
+    return []
 
 
 def status_of(reply: Reply) -> str:

@@ -23,13 +23,15 @@ from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.qemu import tracelog
-from loadfuzz.qemu.asking import FailedError, ask, judge_failure
+from loadfuzz.qemu.asking import Ask, FailedError, ask, judge_failure
 from loadfuzz.qemu.capture import capture
-from loadfuzz.qemu.closer import look_closer
+from loadfuzz.qemu.closer import NOT_RUN, look_closer
 from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode, encode_hmp
 from loadfuzz.qemu.pace import Pace
+from loadfuzz.qemu.rehearsal import Look, rehearse, remark
+from loadfuzz.qemu.secondopinion import is_silent, without_memory
 from loadfuzz.qemu.verdicts import judge_reply
 from loadfuzz.qemu.vitals import resident_bytes
 
@@ -51,7 +53,6 @@ _START_TRIES: Final = 2
 """A spare may have died while it waited; one that was started just now says why."""
 
 _LOAD: Final = (encode_hmp(f"loadvm {INPUT}"), encode("query-status"))
-_LOAD_TRACED: Final = (*_LOAD, *tracelog.SWITCH_OFF)
 _LOAD_CLEAN: Final = (encode_hmp(f"loadvm {CLEAN}"), encode("query-status"))
 
 
@@ -65,6 +66,7 @@ class Manners:
         guest_run_s: wall seconds that the guest runs after a load looked at closely.
         loads_max: loads after which a process gives way to a fresh one.
         explain: find out where a load hangs.
+        look: how closely a load is looked at, where that is asked for.
     """
 
     load_timeout_s: float
@@ -72,6 +74,7 @@ class Manners:
     guest_run_s: float = GUEST_RUN_S
     loads_max: int = LOADS_MAX
     explain: bool = True
+    look: Look = Look.FULL
 
 
 class LoadvmExecutor:
@@ -84,15 +87,17 @@ class LoadvmExecutor:
         share: part of the CPU limit after which a load is a hang: less than 1.0 where a hang
             is confirmed later, with all of the limit.
         clean: what the machine saved of itself when it had just been started.
+        remarks: what people should know of how it goes about it.
     """
 
     __slots__ = (
         "_live", "_manners", "_pace", "_plan", "_rss", "_spares", "_usable", "clean",
-        "generation", "share",
+        "generation", "remarks", "share",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, manners: Manners) -> None:
+    def __init__(self, plan: Plan, manners: Manners, remarks: tuple[str, ...] = ()) -> None:
         self.generation = 0
+        self.remarks = remarks
         self.share = 1.0
         self.clean = plan.clean
         self._plan = plan
@@ -141,17 +146,22 @@ class LoadvmExecutor:
             await self.renew()
         live = self._ready()
         live.image.write(INPUT, stream)
-        if not closely:
-            return await self._run(live, _LOAD)
-        return await self._run_closely(live)
+        execution = await (self._run_closely(live, _LOAD) if closely else self._run(live, _LOAD))
+        if is_silent(execution) and self._plan.spec.address_space_mb is not None:
+            return await self._reconsider(stream, execution)
+        return execution
 
-    async def sane(self) -> Execution:
+    async def sane(self, *, closely: bool = False) -> Execution:
         """Load what the machine saved of itself at first: a machine that is well takes it.
+
+        Args:
+            closely: as of :meth:`execute`.
 
         Raises:
             InfraError: as :meth:`execute`.
         """
-        return await self._run(self._ready(), _LOAD_CLEAN)
+        run = self._run_closely if closely else self._run
+        return await run(self._ready(), _LOAD_CLEAN)
 
     async def renew(self) -> None:
         """A fresh process in place of this one.
@@ -226,8 +236,8 @@ class LoadvmExecutor:
         self._usable = True
         return execution
 
-    async def _run_closely(self, live: Instance) -> Execution:
-        """Load the input with trace events, and go on with it if it is accepted."""
+    async def _run_closely(self, live: Instance, commands: Sequence[bytes]) -> Execution:
+        """Load what is in a slot with trace events, and go on with it if it is accepted."""
         self._usable = False
         live.loads += 1
         events: list[str] = []
@@ -238,11 +248,12 @@ class LoadvmExecutor:
 
         try:
             await speak(tracelog.SWITCH_ON, "")
-            answers = await speak(_LOAD_TRACED, "")
+            answers = await speak([*commands, *tracelog.SWITCH_OFF], "")
             execution = _verdict(answers[0], live.clock.now_s() - cpu_before_s)
             events += [*live.log.take(), *execution.events]
             if execution.kind is ExitKind.ACCEPTED:
-                events += await look_closer(speak, self._manners.guest_run_s)
+                events += [NOT_RUN] if self._manners.look is Look.STILL else []
+                events += await self._look_closer(speak)
         except FailedError as failed:
             execution = await judge_failure(
                 live, failed, cpu_before_s, explain=self._manners.explain
@@ -252,6 +263,28 @@ class LoadvmExecutor:
             live.process.news()
             self._usable = True
         return replace(execution, events=tuple(events))
+
+    async def _look_closer(self, speak: Ask) -> list[str]:
+        match self._manners.look:
+            case Look.FULL:
+                return await look_closer(speak, self._manners.guest_run_s)
+            case Look.STILL:
+                return await look_closer(speak, None)
+            case Look.NONE:
+                return []
+
+    async def _reconsider(self, stream: bytes, execution: Execution) -> Execution:
+        """The verdict on a QEMU that ended without a word: was there memory left?"""
+        fresh = self._spares.pop(0) if self._spares else Instance.start(self._plan)
+        try:
+            death = await without_memory(fresh, stream)
+        except UsageError:
+            death = None  # it did not start, and what is known stays
+        finally:
+            await fresh.end()
+        return (
+            execution if death is None else replace(execution, kind=death.kind, escape=death.escape)
+        )
 
     async def _ask(self, live: Instance, commands: Sequence[bytes], doing: str) -> list[Reply]:
         limit_s = self._manners.load_timeout_s * self.share
@@ -307,30 +340,32 @@ async def loadvm_executor(
     # Beside the slots there may be a state saved again, of the size of the clean one.
     size = (1 + spares) * (capacity + 2 * len(clean) + (spec.memory_mb << 20))
     plan = Plan(spec, place_for(folder, size), clean, capacity)
-    executor = LoadvmExecutor(plan, manners)
+    executor = await _rehearsed(plan, manners)
     try:
         await executor.renew()
-        await _check(executor, spec)
         yield executor
     finally:
         await executor.close()
 
 
-async def _check(executor: LoadvmExecutor, spec: MachineSpec) -> None:
-    """Make sure that the machine loads what it has saved of itself.
+async def _rehearsed(plan: Plan, manners: Manners) -> LoadvmExecutor:
+    """An executor that looks as closely as goes well with what the machine saved of itself.
 
     Raises:
-        UsageError: it does not.
+        UsageError: the machine does not load that.
     """
-    first = await executor.sane()
-    if first.kind is ExitKind.ACCEPTED:
-        return
-    why = first.kind.value
-    if first.refusal is not None:
-        why = first.refusal.text
-    elif first.escape is not None:
-        why = f"{first.escape.type_name}: {first.escape.message}"
-    raise UsageError(
-        f"{spec.binary!r} does not load what its machine {spec.machine!r} saved of itself: {why}; "
-        "use another machine or other devices"
-    )
+    remarks: tuple[str, ...] = ()
+    why = ""
+    for look in Look:  # the closest first
+        if why:
+            remarks = (remark(plan.spec, why, look),)
+        manners = replace(manners, look=look)
+        trial = LoadvmExecutor(plan, replace(manners, spares=0, explain=False))
+        try:
+            failed = await rehearse(trial, plan.spec, look)
+        finally:
+            await trial.close()
+        if not failed:
+            break
+        why = why or failed
+    return LoadvmExecutor(plan, manners, remarks)

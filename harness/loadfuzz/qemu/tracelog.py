@@ -36,7 +36,11 @@ _HOLE_SKIP: Final = os.SEEK_DATA
 _SECTION: Final = re.compile(r"qemu_loadvm_state_section_startfull \d+\((.*)\) (\d+) (\d+)$")
 _VMSTATE_LOAD: Final = re.compile(r"vmstate_load (.*), [^,]*$")
 _END: Final = re.compile(r"vmstate_load_state_end (\S+) (.*)/(-?\d+)$")
-_FIELD: Final = re.compile(r"vmstate_(?:load_state_field|subsection_load_good) \S+$")
+_FIELD: Final = re.compile(
+    r"(?P<event>vmstate_(?:load_state_field|subsection_load_good) \S+)(?: exists=(?P<exists>\d))?$"
+)
+"""Newer releases also say whether a field is in the stream (``vmstate_load_state`` in
+migration/vmstate.c)."""
 _STAMP: Final = re.compile(r"^\d+@\d+\.\d+:")
 """What QEMU puts before each line with ``-msg timestamp=on``."""
 _DIGITS: Final = re.compile(r"\d+")
@@ -102,8 +106,9 @@ def events_of(log: str) -> tuple[str, ...]:
             what = header[1] if header is not None and header[0] == found[1] else "part"
             header = None
             events.append(f"vmstate_load {found[1]} {what}"[:NAME_MAX])
-        elif _FIELD.match(line):
-            _once(_DIGITS.sub("#", line)[:NAME_MAX], seen, events)
+        elif found := _FIELD.match(line):
+            if found["exists"] != "0":
+                _once(_DIGITS.sub("#", found["event"])[:NAME_MAX], seen, events)
         elif (found := _END.match(line)) and found[3] != "0":
             end = f"vmstate_load_state_end {found[1]} {found[2]}/{found[3]}"
             _once(_DIGITS.sub("#", end)[:NAME_MAX], seen, events)

@@ -1,7 +1,8 @@
 """What QEMU's words mean: the reply to ``loadvm``, and what it printed when it died.
 
 Messages of QEMU 7.2 to 11 (migration/savevm.c, migration/vmstate.c, migration/ram.c); the
-reply's last line is by ``hmp_handle_error`` (monitor/hmp.c) and begins with "Error".  A
+reply's last line is by ``hmp_handle_error`` (monitor/hmp.c) and begins with "Error"; later
+releases say more in it and print fewer lines before.  A
 message of another release that is not known here still makes a verdict: a refusal without a
 place, or a crash without a frame.
 """
@@ -27,30 +28,40 @@ _SHOWN_MAX: Final = 4
 """Lines that are kept of what an accepted load printed."""
 
 _ERROR: Final = re.compile(r"^Error\b", re.MULTILINE)
-_ERRNO: Final = re.compile(r"Error -(\d{1,5})\b")
-_FIELD: Final = re.compile(r"Failed to load ([^\s:]+):([^\s:,]+)")
+_ERRNO: Final = re.compile(r"\b(?:Error|ret:) -(\d{1,5})\b")
+_FIELD: Final = re.compile(
+    r"Failed to load (?:(?P<owner>[^\s:]+):|element of type [^:]{1,64}? for )(?P<field>[^\s:,]+)"
+)
 _PLACES: Final = (
     (re.compile(r"loading state for instance 0x[0-9a-f]+ of device '([^']*)'"), ()),
     (re.compile(r"loading state section id \d+ ?\((.*)\)"), ()),
     (re.compile(r"Missing section footer for (.*?)(?:$| - )"), ("footer",)),
     (re.compile(r"section id in footer for (.*?)(?:$| - )"), ("footer",)),
     (re.compile(r"unsupported version -?\d+ for '(.*)' v"), ("version_id",)),
-    (re.compile(r"Unknown savevm section or instance '(.*)' \d+"), ()),
+    (re.compile(r"Unknown (?:savevm )?section or instance '(.*)' \d+"), ()),
 )  # fmt: skip
 """Messages that name a section, and what of it they are about."""
 _PARTS: Final = (
     (re.compile(r"Not a migration stream|[Uu]nsupported migration stream|v2 format is obsolete"),
      ("header",), Depth.NOTHING),
     (re.compile(r"^Machine type received|[Cc]onfiguration section|configuration:|"
-                r"target-page-bits|capabilit", re.MULTILINE),
+                r"hook failed for: configuration,|target-page-bits|capabilit", re.MULTILINE),
      ("configuration",), Depth.HEADER),
-    (re.compile(r"MIG_CMD|QEMU_VM_COMMAND|loadvm_(?:postcopy|handle)|packaged", re.IGNORECASE),
+    (re.compile(r"MIG_CMD|QEMU_VM_COMMAND|loadvm_(?:postcopy|handle)|packaged|"
+                r"[A-Z] received with bad length", re.IGNORECASE),
      ("command",), Depth.FIRST_SECTION),
     (re.compile(r"vmdesc", re.IGNORECASE), ("vmdesc",), Depth.ALL_SECTIONS),
 )  # fmt: skip
 """Messages about parts of a stream that are no section."""
 _GENERAL: Final = re.compile(r"^(Error\b|error while loading state|Failed to load [^\s:]+:\S+$)")
 """Lines that say where, not why."""
+_WHERE: Final = re.compile(
+    r"Error: |Error -?\d+ while loading VM state: |"
+    r"error while loading state for instance 0x[0-9a-f]+ of device '[^']*': |"
+    r"error while loading state section id \d+ ?\(.*?\): |Failed to load [^\s:]+:[^\s:]+: |"
+    r"p(?:re|ost) load hook failed for: [^,]+, version_id: -?\d+, minimum_version: -?\d+: "
+)
+"""The same as the beginning of a line that goes on with why, as QEMU 11 has it."""
 
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\b\d+(?:\.\d+)*\b")
 _VALUES: Final = re.compile(r"\): \(.*\)$")
@@ -113,9 +124,7 @@ def judge_reply(text: str) -> Judged:
         return Judged(None, Depth.ACCEPTED, said)
     path, depth = _place(lines)
     found = _ERRNO.search(text)
-    reason = next(
-        (line for line in lines if not _GENERAL.match(line)), lines[-1].removeprefix("Error: ")
-    )
+    reason = next((line for line in lines if not _GENERAL.match(line)), _why(lines[-1]))
     words = ": ".join((*path, reason))[:TEXT_MAX]
     errno = int(found[1]) if found else EINVAL
     return Judged(Refusal(words, errno, None, path), depth)
@@ -124,12 +133,21 @@ def judge_reply(text: str) -> Judged:
 _ACCEPTED: Final = Judged(None, Depth.ACCEPTED)
 
 
+def _why(line: str) -> str:
+    """A line without what it says of the place first."""
+    while (found := _WHERE.match(line)) and found.end() < len(line):
+        line = line[found.end() :]
+    return line
+
+
 def _place(lines: list[str]) -> tuple[tuple[str, ...], Depth]:
     # Each level adds its line behind the one that it was called from: the last is outermost.
     # Releases that prepend to one message have it the other way round, in one line.
     inner: list[tuple[str, ...]] = []
     for line in lines:
-        inner += reversed([(match[1], match[2]) for match in _FIELD.finditer(line)])
+        inner += reversed(
+            [(match["owner"] or "", match["field"]) for match in _FIELD.finditer(line)]
+        )
     fields = tuple(field for _, field in reversed(inner))[:PATH_MAX]
     for line in reversed(lines):
         for pattern, part in _PLACES:

@@ -70,8 +70,17 @@ class CPUClock:
 
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is really there; 0 for one that is gone."""
+    return _statm(pid, 1)
+
+
+def address_space_bytes(pid: int) -> int:
+    """Address space of a process, whether memory is there or not; 0 for one that is gone."""
+    return _statm(pid, 0)
+
+
+def _statm(pid: int, field: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_SIZE
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[field]) * _PAGE_SIZE
     except (OSError, IndexError, ValueError):
         return 0
 

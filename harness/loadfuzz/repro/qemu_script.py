@@ -27,6 +27,7 @@ from loadfuzz.oracles import idempotent
 from loadfuzz.qemu import closer, qcow2
 from loadfuzz.qemu.instance import AGAIN, accelerator
 from loadfuzz.qemu.machine import MachineSpec
+from loadfuzz.qemu.machinetype import as_found
 from loadfuzz.repro.folder import INPUT, SCRIPT, before_name
 from loadfuzz.repro.hexdump_text import write_hexdump
 from loadfuzz.wording import printable, shorten
@@ -152,7 +153,7 @@ def _settings(spec: MachineSpec, finding: Finding) -> str:
         *_function("load_all", [f"load {' '.join(names)}"]),
         *_function("look_closer", _close_look(finding.execution)),
         *_function("with_environment", [" ".join([*_environment(spec), '"$@"'])]),
-        *_function("start_machine", [_command_line(spec)]),
+        *_function("start_machine", [_command_line(as_found(spec, finding))]),
         "",
     ]
     return "\n".join(lines)
@@ -174,8 +175,10 @@ def _close_look(execution: Execution) -> list[str]:
         return [":"]
     said = execution.escape.message if execution.escape is not None else ""
     commands: list[str] = []
+    still = closer.NOT_RUN in execution.events
     for names, steps in _CLOSER:
-        commands += steps
+        if not (still and closer.RUNNING in names):
+            commands += steps
         if said.startswith(names):
             break
     return commands

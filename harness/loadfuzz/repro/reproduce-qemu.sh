@@ -109,7 +109,8 @@ leave() {
 # How a QEMU ended, in words.
 ending() {
     status=$(cat "$work/status")
-    if [ "$status" -gt 128 ]; then
+    # A shell adds 128 to a signal's number, of which there are 64; QEMU itself may exit with 255.
+    if [ "$status" -gt 128 ] && [ "$status" -le 192 ]; then
         number=$((status - 128))
         echo "killed by signal $number (SIG$(kill -l "$number"))"
     else

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 _LINES: Final = 40_000
@@ -41,6 +42,8 @@ def misbehave(manner: str, connection: socket.socket) -> str:
             os.kill(os.getpid(), signal.SIGTRAP)
         case "exit":
             sys.exit(3)
+        case "silent" | "silent-memory":
+            os.abort()
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "talk":
@@ -55,10 +58,38 @@ def misbehave(manner: str, connection: socket.socket) -> str:
     return ""
 
 
-def answer(command: str, arguments: dict[str, str], connection: socket.socket) -> object:
+@dataclass
+class State:
+    """What is remembered.
+
+    Attributes:
+        loads: since the guest ran last.
+    """
+
+    loads: int = 0
+
+
+def answer(
+    command: str, arguments: dict[str, str], connection: socket.socket, state: State
+) -> object:
     """What a command returns."""
     manner = os.environ.get("FAKE_QEMU", "")
     match command, arguments:
+        case "cont", _:
+            if manner == "unrunnable" and state.loads > 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            state.loads = 0
+            return {}
+        case "snapshot-load", _:
+            # A job says what it has to say where it is heard, unlike a monitor's command.
+            if manner == "silent-memory":
+                print("GLib: ../glib/gmem.c:9: failed to allocate 99 bytes", file=sys.stderr)
+                sys.stderr.flush()
+            if manner.startswith("silent"):
+                os.abort()
+            return {}
+        case "query-jobs", _:
+            return [{"id": "again", "status": "concluded"}]
         case "migrate", {"uri": uri}:
             with socket.socket(socket.AF_UNIX) as stream:
                 stream.connect(uri.removeprefix("unix:"))
@@ -71,6 +102,9 @@ def answer(command: str, arguments: dict[str, str], connection: socket.socket) -
         case "query-status", _:
             return {"status": "paused", "running": False}
         case "human-monitor-command", {"command-line": line}:
+            state.loads += line.startswith("loadvm")
+            if line.startswith("savevm") and manner == "unsavable":
+                os.kill(os.getpid(), signal.SIGSEGV)
             if line == "loadvm s1" and manner == "insane":
                 return "Error: Error -5 while loading VM state\r\n"
             if line == "loadvm s0":
@@ -101,6 +135,7 @@ def main() -> None:
     """Find the channel among the arguments and serve it."""
     chardev = next(word for word in sys.argv if word.startswith("socket,id=qmp,fd="))
     with socket.socket(fileno=int(chardev.rpartition("=")[2])) as connection:
+        state = State()
         connection.sendall(b'{"QMP": {"version": {}, "capabilities": []}}\n')
         for message in commands(connection):
             arguments = message.get("arguments")
@@ -111,6 +146,7 @@ def main() -> None:
                     if isinstance(arguments, dict)
                     else {},
                     connection,
+                    state,
                 )
             }
             if "id" in message:
