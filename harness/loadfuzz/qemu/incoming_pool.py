@@ -22,6 +22,7 @@ from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.qemu import tracelog
 from loadfuzz.qemu.asking import BLOCKED, BUSY, BUSY_LOOKS, LOST, FailedError
+from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.closer import RUNNING, STOPPING, status_of
 from loadfuzz.qemu.incoming_verdicts import judge_end, judge_refusal, mumbled
 from loadfuzz.qemu.instance import place_for
@@ -292,6 +293,7 @@ async def incoming_executor(
     if not 0 <= ready <= READY_MAX:
         raise UsageError(f"{ready} processes started ahead are not possible; use 0 to {READY_MAX}")
     base = place_for(folder, (ready + 1) * _FILES_SIZE)
+    sweep(base)
     executor = IncomingExecutor(spec, base, load_timeout_s, ready)
     try:
         await executor.renew()

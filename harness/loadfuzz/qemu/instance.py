@@ -5,14 +5,13 @@ channel, the files are unlinked, so that not even a worker that is killed leaves
 """
 
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.qemu import qcow2
+from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import Monitor, encode
 from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of
@@ -63,7 +62,7 @@ class Instance:
     def __init__(
         self,
         spec: MachineSpec,
-        folder: Path,
+        folder: BriefFolder,
         image: qcow2.Image,
         log: TraceLog,
         process: Process,
@@ -86,12 +85,8 @@ class Instance:
             UsageError: the binary cannot be run.
             InfraError: no room, or no process can be started; nothing is left behind.
         """
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="loadfuzz-", dir=plan.base))
-        except OSError as error:
-            raise InfraError(
-                f"no folder can be made in {plan.base}: {error.strerror}; make room there"
-            ) from error
+        brief = BriefFolder(plan.base)
+        folder = brief.path
         image: qcow2.Image | None = None
         log: TraceLog | None = None
         try:
@@ -107,7 +102,7 @@ class Instance:
                 image.close()
             if log is not None:
                 log.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            brief.remove()
             if isinstance(error, OSError):
                 raise InfraError(
                     f"using {folder} failed: {error.strerror or error}; make room there"
@@ -116,7 +111,7 @@ class Instance:
         monitor = Monitor(process.channel)
         # It answers when it has come up, whenever that is looked for.
         monitor.send(encode("qmp_capabilities"))
-        return cls(plan.spec, folder, image, log, process, monitor)
+        return cls(plan.spec, brief, image, log, process, monitor)
 
     async def ready(self) -> None:
         """Wait until it takes commands.
@@ -165,7 +160,7 @@ class Instance:
         await self.process.end()
 
     def _unname(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
 
 def place_for(folder: Path, size: int) -> Path:

@@ -13,15 +13,14 @@ asked again.
 
 import asyncio
 import contextlib
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.qemu.asking import LOOK_S, FailedError
+from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.instance import accelerator
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import Monitor, Reply, encode
@@ -57,7 +56,7 @@ class Listener:
     def __init__(
         self,
         spec: MachineSpec,
-        folder: Path,
+        folder: BriefFolder,
         log: TraceLog,
         process: Process,
         monitor: Monitor,
@@ -85,14 +84,10 @@ class Listener:
             UsageError: the binary cannot be run.
             InfraError: no room, or no process can be started; nothing is left behind.
         """
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="loadfuzz-", dir=base))
-        except OSError as error:
-            raise InfraError(
-                f"no folder can be made in {base}: {error.strerror}; make room there"
-            ) from error
+        brief = BriefFolder(base)
+        folder = brief.path
         with contextlib.ExitStack() as undo:
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            undo.callback(brief.remove)
             try:
                 log = TraceLog(folder / "log")
                 undo.callback(log.close)
@@ -112,7 +107,7 @@ class Listener:
         stream.setblocking(False)
         monitor = Monitor(process.channel)
         monitor.send(*_GREETING)
-        return cls(spec, folder, log, process, monitor, stream)
+        return cls(spec, brief, log, process, monitor, stream)
 
     async def ready(self) -> None:
         """Wait until it waits for the stream.  Asking again does nothing.
@@ -198,7 +193,7 @@ class Listener:
         await self.process.end()
 
     def _unname(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
 
 def progress_of(reply: Reply) -> str:
