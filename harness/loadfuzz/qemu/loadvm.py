@@ -340,6 +340,7 @@ async def loadvm_executor(
     # Beside the slots there may be a state saved again, of the size of the clean one.
     size = (1 + spares) * (capacity + 2 * len(clean) + (spec.memory_mb << 20))
     plan = Plan(spec, place_for(folder, size), clean, capacity)
+    sweep(plan.base)
     executor = await _rehearsed(plan, manners)
     try:
         await executor.renew()
