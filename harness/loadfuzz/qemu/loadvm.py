@@ -24,6 +24,7 @@ from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.qemu import tracelog
 from loadfuzz.qemu.asking import Ask, FailedError, ask, judge_failure
+from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.capture import capture
 from loadfuzz.qemu.closer import NOT_RUN, look_closer
 from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
