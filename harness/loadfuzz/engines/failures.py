@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from loadfuzz.abc import RemoteTarget
+from loadfuzz.abc import Executor, RemoteTarget
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import worker_folder
@@ -119,6 +119,7 @@ class Failures:
         self._waiting: deque[Failure] = deque()
         self._untraced = 0
         self._tracer: Tracer | None = None
+        self._judge: Executor | None = None
         self._traced_s = 0.0
         self.seeds: Sequence[bytes] = ()
         self.findings: list[str] = []
@@ -234,9 +235,11 @@ class Failures:
         if failure.execution.kind is not ExitKind.TIMED_OUT:
             return await trace()
         # Whether it ends after all is for somebody with more patience.
-        patient = self._target.executor(self._folder("judging"), self._batch.load_timeout_s)
-        async with patient as judge:
-            return await trace(judge=judge)
+        if self._judge is None:
+            self._judge = await self._stack.enter_async_context(
+                self._target.executor(self._folder("judging"), self._batch.load_timeout_s)
+            )
+        return await trace(judge=self._judge)
 
     def _folder(self, name: str) -> Path:
         folder = worker_folder(self._batch) / name
