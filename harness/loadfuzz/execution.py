@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from savevm import LoadError
 
@@ -19,6 +20,20 @@ class ExitKind(StrEnum):
     def ends_process(self) -> bool:
         """Whether a loader in a process of its own is no good after it."""
         return self not in (ExitKind.ACCEPTED, ExitKind.REJECTED)
+
+
+AFTERWARDS: Final = frozenset(
+    {
+        "running the guest",
+        "stopping the guest",
+        "resetting the machine",
+        "saving again",
+        "loading again",
+        "deleting what was saved",
+    }
+)
+"""What a loader may be doing when what it accepted is looked at closely; an escape begins its
+message so, and says no more where nothing was said."""
 
 
 class Depth(IntEnum):

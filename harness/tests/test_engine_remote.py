@@ -11,6 +11,7 @@ from loadfuzz.codec import decode
 from loadfuzz.engines.blame import MATRIX_FILE, STILL_TRIED, SUSPICION_MIN, Blame, Matrix
 from loadfuzz.engines.bridge import drive, wait
 from loadfuzz.engines.failures import RAW_MAX
+from loadfuzz.engines.remote import HISTORY_MAX, SANITY_EVERY
 from loadfuzz.engines.remote_loop import run_remote
 from loadfuzz.errors import InfraError
 from loadfuzz.events import Event, FindingAnnounced, MachineryWarning
@@ -148,7 +149,7 @@ def change(path: str, start: int, new: bytes) -> Mutation:
 
 def test_a_field_that_was_blamed_is_drawn_rarely_but_not_never() -> None:
     blame = Blame(Matrix(), Rng(1))
-    blame.blame(bytes(100), [change("a/b", 10, b"\1\1")])
+    blame.blame(bytes(100), [change("a/b", 10, b"\1\1")], "x")
     child = bytes(10) + b"\7\7" + bytes(88)
     avoided = sum(blame.avoids(child, ()) for _ in range(1000))
     assert 1000 - 3 * 1000 // STILL_TRIED < avoided < 1000
@@ -253,6 +254,64 @@ def test_a_failure_that_nothing_explains_is_kept_with_the_last_streams(tmp_path:
     finding = read_finding(tmp_path / event.folder)
     assert finding.reliability == (0, 0)
     assert 1 <= len(finding.input.before) < RAW_MAX
+
+
+def test_two_silent_deaths_of_the_guest_are_two_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadfuzz.engines.remote.CLOSE_SHARE", 2)
+    rules = [Rule(("cpu/pc",), Effect.RUNS_BADLY), Rule(("hpet/config",), Effect.RUNS_BADLY)]
+    result, _ = fuzz(RememberingTarget(REFERENCE, SEED, rules), tmp_path, executions=6000)
+    assert set(result.findings) == {
+        "clean-error:SIGSEGV running the guest at cpu/pc",
+        "clean-error:SIGSEGV running the guest at hpet/config",
+    }
+
+
+def test_a_failure_is_kept_though_nobody_can_be_started_to_trace_it(tmp_path: Path) -> None:
+    target = RememberingTarget(REFERENCE, SEED, [Rule(("intc/irr",), Effect.PLANTS)])
+    target.starts_max = 1
+    result, told = fuzz(target, tmp_path)
+    assert result.findings == ("clean-error:SIGABRT at reset.c:reset",)
+    assert any("does not start" in e.text for e in told if isinstance(e, MachineryWarning))
+
+
+def test_what_waits_is_kept_when_the_worker_ends_by_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadfuzz.engines.failures.TRACE_FIRST_S", -1e9)
+    target = RememberingTarget(REFERENCE, SEED, [Rule(("intc/irr",), Effect.PLANTS)])
+    target.renews_max = 1
+    with pytest.raises(InfraError, match="cannot be started again"):
+        fuzz(target, tmp_path)
+    (folder,) = (tmp_path / "findings").iterdir()
+    assert read_finding(folder).signature == "clean-error:SIGABRT at reset.c:reset"
+
+
+def test_damage_done_by_the_first_load_of_a_process_is_still_remembered(tmp_path: Path) -> None:
+    target = RememberingTarget(REFERENCE, SEED, [Rule(("hpet/isr",), Effect.POISONS)])
+    result, _ = fuzz(target, tmp_path, executions=6000)
+    assert result.findings == ("idempotent:refused/it is full",)
+    assert HISTORY_MAX >= SANITY_EVERY + 3
+
+
+def test_what_was_counted_before_is_counted_on(tmp_path: Path) -> None:
+    target = RememberingTarget(REFERENCE, SEED, [])
+    fuzz(target, tmp_path, executions=800)
+    before = sum(sum(row.values()) for row in read_counts(tmp_path).values())
+    fuzz(target, tmp_path, executions=800, seed=6)
+    assert sum(sum(row.values()) for row in read_counts(tmp_path).values()) > 1.5 * before
+
+
+def test_what_stands_in_another_good_stream_is_not_blamed() -> None:
+    blame = Blame(Matrix(), Rng(1))
+    other = bytes(10) + b"\5\5" + bytes(88)
+    blame.seeds = [bytes(100), other]
+    blame.blame(bytes(100), [change("a/b", 10, b"\1\1")], "one")
+    blame.blame(bytes(100), [change("a/c", 50, b"\1")], "two")
+    assert not blame.touched(other)
+    assert blame.touched(bytes(10) + b"\1\1" + bytes(88)) == {"one"}
+    assert blame.touched(bytes(10) + b"\1\1" + bytes(38) + b"\1" + bytes(49)) == {"one", "two"}
 
 
 def test_what_there_was_no_time_to_trace_is_kept_as_it_was(

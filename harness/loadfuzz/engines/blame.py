@@ -14,6 +14,7 @@ same, since another value of the same field may do something else.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from loadfuzz.execution import ExitKind
@@ -44,14 +45,17 @@ SUSPICION_SHARE: Final = 3
 class Matrix:
     """Loads by changed field and verdict.
 
+    Args:
+        counts: to go on with.
+
     Attributes:
         counts: by path without indices, loads by exit kind.
     """
 
     __slots__ = ("counts",)
 
-    def __init__(self) -> None:
-        self.counts: dict[str, dict[str, int]] = {}
+    def __init__(self, counts: dict[str, dict[str, int]] | None = None) -> None:
+        self.counts: dict[str, dict[str, int]] = {} if counts is None else counts
 
     def count(self, mutations: Sequence[Mutation], kind: ExitKind) -> None:
         """One load of an input that ``mutations`` made."""
@@ -68,20 +72,34 @@ class Matrix:
         return sum(self.counts.get(field, {}).values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Bytes of the streams of one length that have to be as they are in a seed."""
+
+    start: int
+    end: int
+    good: frozenset[bytes]
+    signature: str
+
+
 class Blame:
     """Knows which inputs had better not be run.
 
     Args:
         matrix: counts loads.
         rng: decides which are run all the same.
+
+    Attributes:
+        seeds: streams that the loader accepts; whatever stands in one of them is good.
     """
 
-    __slots__ = ("_deaths", "_matrix", "_recent", "_rng", "_spans", "_suspects")
+    __slots__ = ("_deaths", "_matrix", "_recent", "_rng", "_spans", "_suspects", "seeds")
 
     def __init__(self, matrix: Matrix, rng: Rng) -> None:
         self._matrix = matrix
         self._rng = rng
-        self._spans: dict[int, list[tuple[int, int, bytes]]] = {}
+        self._spans: dict[int, list[_Span]] = {}
+        self.seeds: Sequence[bytes] = ()
         self._deaths: dict[str, int] = {}
         self._suspects: set[str] = set()
         self._recent: deque[tuple[str, ...]] = deque(maxlen=2)
@@ -100,26 +118,32 @@ class Blame:
                 self._suspects.add(field)
         self._recent.clear()
 
-    def blame(self, seed: bytes, changes: Iterable[Mutation]) -> None:
-        """A failure was traced to these changes of ``seed``."""
+    def blame(self, seed: bytes, changes: Iterable[Mutation], signature: str) -> None:
+        """A failure of that signature was traced to these changes of ``seed``."""
         spans = self._spans.setdefault(len(seed), [])
+        alike = [seed, *(one for one in self.seeds if len(one) == len(seed))]
         for change in changes:
             for item in change.splices:
                 if item.end - item.start == len(item.replacement) and len(spans) < SPANS_MAX:
-                    span = (item.start, item.end, seed[item.start : item.end])
+                    good = frozenset(one[item.start : item.end] for one in alike)
+                    span = _Span(item.start, item.end, good, signature)
                     if span not in spans:
                         spans.append(span)
                 else:
                     self._suspects.update(fields_of([change]))
 
-    def touches(self, stream: bytes) -> bool:
-        """Whether a stream changes what was blamed."""
-        return any(stream[start:end] != old for start, end, old in self._spans.get(len(stream), ()))
+    def touched(self, stream: bytes) -> frozenset[str]:
+        """Signatures of the failures whose fields a stream changes."""
+        return frozenset(
+            span.signature
+            for span in self._spans.get(len(stream), ())
+            if stream[span.start : span.end] not in span.good
+        )
 
     def avoids(self, child: bytes, mutations: Sequence[Mutation]) -> bool:
         """Whether an input had better not be run."""
         known = any(field in self._suspects for field in fields_of(mutations))
-        if not known and not self.touches(child):
+        if not known and not self.touched(child):
             return False
         return not self._rng.chance(1, STILL_TRIED)
 

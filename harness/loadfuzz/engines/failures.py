@@ -115,6 +115,7 @@ class Failures:
         self._interrupted = interrupted
         self._fault = fault
         self._known: dict[Symptom, str] = {}
+        self._looks: dict[str, Symptom] = {}
         self._times: Counter[str] = Counter()
         self._waiting: deque[Failure] = deque()
         self._untraced = 0
@@ -125,7 +126,8 @@ class Failures:
         self.findings: list[str] = []
 
     def keep_waiting(self) -> None:
-        """Keep those that wait as they are, since there is no more time.
+        """Keep those that wait as they are, since there is no more time; a load that may only
+        have been slow is counted.
 
         Raises:
             InfraError: a finding cannot be written.
@@ -149,10 +151,10 @@ class Failures:
         Raises:
             InfraError: a finding cannot be written.
         """
-        blamed = any(map(self._blame.touches, failure.history[-2:]))
-        if not blamed:
+        touched = self._touched(failure)
+        if not touched:
             self._blame.died()
-        signature = self._signature_of(failure, blamed=blamed)
+        signature = self._signature_of(failure, touched)
         if signature is not None:
             self._repeat(signature)
         elif self._may_trace() and self._seconds_left() >= TRACE_MIN_S:
@@ -170,24 +172,28 @@ class Failures:
         """
         if self._waiting and self._may_trace() and self._seconds_left() >= TRACE_MIN_S:
             failure = self._waiting.popleft()
-            signature = self._signature_of(failure, blamed=False)
+            signature = self._signature_of(failure, self._touched(failure))
             if signature is not None:
                 self._repeat(signature)
             else:
                 self._trace(failure)
 
-    def _signature_of(self, failure: Failure, *, blamed: bool) -> str | None:
+    def _touched(self, failure: Failure) -> frozenset[str]:
+        return frozenset().union(*map(self._blame.touched, failure.history[-2:]))
+
+    def _signature_of(self, failure: Failure, touched: frozenset[str]) -> str | None:
         """The signature of a failure that is known."""
         symptom = symptom_of(failure.execution)
+        if not symptom.telling:
+            # It may be whatever its fields were blamed for and looks the same.
+            return min((one for one in touched if self._looks.get(one) == symptom), default=None)
         signature = self._known.get(symptom)
-        if symptom.telling:
-            if signature is None:
-                # Another worker may have found it meanwhile, or an earlier run.
-                told = violation_of(failure.execution, None).signature
-                if told in self._batch.ignore or self._place(told).exists():
-                    signature = self._known[symptom] = told
-            return signature
-        return signature if blamed else None
+        if signature is None:
+            # Another worker may have found it meanwhile, or an earlier run.
+            told = violation_of(failure.execution, None).signature
+            if told in self._batch.ignore or self._place(told).exists():
+                signature = self._known[symptom] = told
+        return signature
 
     def _place(self, signature: str) -> Path:
         return Path(self._batch.out) / "findings" / folder_name(signature)
@@ -212,7 +218,8 @@ class Failures:
         cause = None
         try:
             cause = wait(self._traced(failure, min(TRACE_MAX_S, self._seconds_left())))
-        except InfraError as error:
+        except Exception as error:
+            # Whatever became of the tracing, the failure is kept as it is.
             self._fault("tracing a failure", error)
         finally:
             self._traced_s += self._clock.now_s() - start_s
@@ -248,21 +255,29 @@ class Failures:
 
     def _keep(self, failure: Failure, cause: Cause | None) -> None:
         """Write a finding and announce it, unless it is known by now."""
-        if cause is not None:
-            for step in cause.steps:
-                self._blame.blame(step.seed, step.changes)
-        if failure.execution.kind is ExitKind.TIMED_OUT and (
-            cause is None or not cause.reliability[0]
-        ):
-            return  # with more patience it ended: it was only slow
+        if failure.execution.kind is ExitKind.TIMED_OUT:
+            again, tries = (0, 0) if cause is None else cause.reliability
+            if not again:
+                # With more patience it ended: it was only slow. Or nobody could say.
+                self._untraced += not tries
+                return
         finding = finding_of(self._batch, failure, cause)
         violation, signature = finding.violation, finding.signature
         symptom = symptom_of(failure.execution)
+        self._looks.setdefault(signature, symptom)
+        if cause is not None:
+            for step in cause.steps:
+                self._blame.blame(step.seed, step.changes, signature)
         if signature in self._batch.ignore or signature in self._times:
             self._known.setdefault(symptom, signature)
             self._repeat(signature)
             return
         if len(self._times) >= SIGNATURES_MAX:
+            self._untraced += 1
+            self._fault("keeping findings", InfraError(
+                f"this worker has {SIGNATURES_MAX}, and further ones are not kept; repair what the "
+                "loader does, or name known ones in `ignore`"
+            ))  # fmt: skip
             return
         try:
             folder = self._write(Path(self._batch.out), finding)

@@ -32,16 +32,16 @@ from loadfuzz.mutation import Mutation
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
 
-HISTORY_MAX: Final = 128
+HISTORY_MAX: Final = 132
 """Streams remembered of one process.  Damage shows one or a few loads later, nearly always."""
 
 SANITY_EVERY: Final = 128
-"""Loads between two of a good stream: no more than the ring holds, or what did harm would
-be forgotten."""
+"""Loads between two of a good stream: some fewer than the ring holds, for a closer look and
+the good stream count too, and what did harm must not be forgotten."""
 
-CLOSE_SHARE: Final = 256
+CLOSE_SHARE: Final = 64
 """Of accepted streams that show nothing new, one in so many is looked at closely: that
-takes a guest run of some milliseconds."""
+takes some eight loads' time, so a tenth of all of it, and finds what no load alone shows."""
 
 TRIES_MAX: Final = 2
 """Times that a stream is loaded when our machinery fails; then it is left alone."""
@@ -90,7 +90,7 @@ class RemoteSession(Account):
         self._executor = executor
         self._seeds = seeds
         self._rng = rng.child("looks")
-        self._matrix = Matrix()
+        self._matrix = Matrix(self._read_matrix(batch))
         self._blame = Blame(self._matrix, rng.child("blame"))
         self._history: deque[bytes] = deque(maxlen=HISTORY_MAX)
         self._generation = executor.generation
@@ -131,7 +131,7 @@ class RemoteSession(Account):
                 "--seeds, captured from the same binary and machine"
             )
         self._seeds = good
-        self._failures.seeds = good
+        self._failures.seeds = self._blame.seeds = good
 
     def run(self, stream: bytes, lineage: Lineage) -> Observation:
         """See :meth:`Account.run`."""
@@ -155,7 +155,8 @@ class RemoteSession(Account):
         if execution is None:
             return _NOTHING_SEEN
         if execution.kind.ends_process:
-            self._renew()
+            # What was loaded before it may be to blame.
+            self._ended_by(execution, NO_LINEAGE, closely=False)
         return self.novelty.observe(execution)
 
     def avoids(self, child: bytes, lineage: Lineage) -> bool:
@@ -265,6 +266,14 @@ class RemoteSession(Account):
         self._history.clear()
         self._since_sane = 0
         wait(self._executor.renew())
+
+    def _read_matrix(self, batch: Batch) -> dict[str, dict[str, int]]:
+        """The counts of the worker in whose place this one is; none if they are damaged."""
+        try:
+            counts = (worker_folder(batch) / MATRIX_FILE).read_bytes()
+            return codec.decode(counts, dict[str, dict[str, int]])
+        except (OSError, codec.DamagedError):
+            return {}
 
     def _write_matrix(self) -> None:
         path = worker_folder(self.batch) / MATRIX_FILE

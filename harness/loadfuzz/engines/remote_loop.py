@@ -67,9 +67,10 @@ async def run_remote(
 
 def _fuzz(session: RemoteSession, rng: Rng) -> str:
     session.begin()
-    reason = NativeEngine(session, rng).run()
-    session.end()
-    return reason
+    try:
+        return NativeEngine(session, rng).run()
+    finally:
+        session.end()
 
 
 def writer_for(target: RemoteTarget, write: WriteWithFiles, emit: Emit) -> WriteFinding:

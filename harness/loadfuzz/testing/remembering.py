@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.abc import Format
-from loadfuzz.errors import InfraError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
 from loadfuzz.inputs import Seed
 from savevm.document import Document
@@ -31,6 +31,8 @@ class Effect(StrEnum):
     """The next load dies, and says where."""
     POISONS = "poisons"
     """From then on everything is refused."""
+    RUNS_BADLY = "runs badly"
+    """Accepted; dies without a word when it is looked at closely."""
     TROUBLE = "trouble"
     """Nothing can be said: the machinery fails."""
 
@@ -53,6 +55,9 @@ ABORTED: Final = Execution(
     ExitKind.CRASHED, Depth.NOTHING, escape=Escape("SIGABRT", "not possible", ("reset.c:reset:7",))
 )
 SILENT: Final = Execution(ExitKind.CRASHED, Depth.NOTHING, escape=Escape("SIGSEGV", "", ()))
+DIED_RUNNING: Final = Execution(
+    ExitKind.CRASHED, Depth.ACCEPTED, escape=Escape("SIGSEGV", "running the guest", ())
+)
 HUNG: Final = Execution(ExitKind.TIMED_OUT, Depth.NOTHING, escape=Escape("hang", "busy", ()))
 
 
@@ -62,12 +67,16 @@ class RememberingExecutor:
     Args:
         spans: by rule, where in the seed its fields are.
         seed: whose fields the rules are about.
+        renews_max: times that it can be renewed.
 
     Attributes:
         loads: streams that were loaded, in all its processes.
     """
 
-    def __init__(self, spans: dict[Rule, list[tuple[int, int]]], seed: bytes) -> None:
+    def __init__(
+        self, spans: dict[Rule, list[tuple[int, int]]], seed: bytes, renews_max: int
+    ) -> None:
+        self._renews_max = renews_max
         self._spans = spans
         self._seed = seed
         self._planted = self._poisoned = self._dead = False
@@ -79,11 +88,11 @@ class RememberingExecutor:
         if self._dead:
             raise InfraError("it is dead")
         self.loads += 1
-        execution = self._load(stream)
+        execution = self._load(stream, closely=closely)
         self._dead = execution.kind.ends_process
         return execution
 
-    def _load(self, stream: bytes) -> Execution:
+    def _load(self, stream: bytes, *, closely: bool) -> Execution:
         if self._planted:
             return ABORTED
         if self._poisoned:
@@ -97,6 +106,8 @@ class RememberingExecutor:
                         return SILENT
                     case Effect.HANGS:
                         return HUNG
+                    case Effect.RUNS_BADLY if closely:
+                        return DIED_RUNNING
                     case Effect.TROUBLE:
                         self._dead = True
                         raise InfraError("nobody answers")
@@ -108,6 +119,8 @@ class RememberingExecutor:
 
     async def renew(self) -> None:
         """See :meth:`loadfuzz.abc.Executor.renew`."""
+        if self.generation >= self._renews_max:
+            raise InfraError("it cannot be started again")
         self._planted = self._poisoned = self._dead = False
         self.generation += 1
 
@@ -129,6 +142,8 @@ class RememberingTarget:
         opened: executors that were started.
         patient_s: an executor that may take so long sees nothing hang.
         dies_once: only the first executor ever dies.
+        starts_max: further executors cannot be started.
+        renews_max: nor be renewed more often.
         open: of these, how many are.
     """
 
@@ -149,6 +164,7 @@ class RememberingTarget:
         self.open = 0
         self.patient_s = math.inf
         self.dies_once = False
+        self.starts_max = self.renews_max = 1 << 30
 
     def seeds(self) -> Iterable[Seed]:
         """One."""
@@ -163,12 +179,14 @@ class RememberingTarget:
         self, folder: Path, load_timeout_s: float, *, explain: bool = True
     ) -> AsyncIterator[RememberingExecutor]:
         """See :meth:`loadfuzz.abc.RemoteTarget.executor`."""
+        if len(self.opened) >= self.starts_max:
+            raise UsageError("it does not start any more")
         spans = self._spans
         if load_timeout_s >= self.patient_s:
             spans = {rule: at for rule, at in spans.items() if rule.effect is not Effect.HANGS}
         if self.dies_once and self.opened:
             spans = {rule: at for rule, at in spans.items() if rule.effect is not Effect.DIES}
-        made = RememberingExecutor(spans, self.seed)
+        made = RememberingExecutor(spans, self.seed, self.renews_max)
         self.opened.append(made)
         self.open += 1
         try:

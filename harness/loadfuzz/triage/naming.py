@@ -32,6 +32,7 @@ def violation_of(execution: Execution, cause: Cause | None) -> Violation:
     by = f", by {', '.join(fields[:CHANGES_NAMED])}" if fields else ""
     symptom = symptom_of(execution)
     place = symptom.place or (fields[0] if fields else "")
+    what = f"{symptom.type_name} {symptom.doing}".rstrip()
     if execution.kind is ExitKind.TIMED_OUT:
         escape = execution.escape
         if escape is not None and escape.frames and not place_of(escape).startswith(NO_FILE):
@@ -40,11 +41,11 @@ def violation_of(execution: Execution, cause: Cause | None) -> Violation:
             place = place_of(escape)
         title = f"the load does not end{by}"
         return Violation(no_hang.NAME, title, "the load ends", _said(execution),
-                         f"{symptom.type_name}{NOWHERE}{place}")  # fmt: skip
+                         f"{what}{NOWHERE}{place}")  # fmt: skip
     if execution.kind is ExitKind.CRASHED:
         title = f"{_said(execution)}{by}"
         return Violation(clean_error.NAME, title, "the stream is accepted or refused",
-                         _said(execution), f"{symptom.type_name}{NOWHERE}{place}")  # fmt: skip
+                         _said(execution), f"{what}{NOWHERE}{place}")  # fmt: skip
     return Violation(
         idempotent.NAME, f"a good stream is refused after other loads{by}",
         "what a load comes to depends on its stream alone", _said(execution),

@@ -146,10 +146,14 @@ class Tracer:
         shown = self._last_seen(execution)
         again = tries = 0
         wanted_tries = CONFIRMATIONS if judge is None else JUDGED
-        while tries < wanted_tries and (tries == 0 or self._may_go_on()):
-            tries += 1
+        for turn in range(wanted_tries):
+            if turn and not self._may_go_on():
+                break
             seen = await self._run(streams, closely=closely, executor=judge)
-            if seen is not None and symptom_of(seen) == wanted:
+            if seen is None:
+                continue
+            tries += 1
+            if symptom_of(seen) == wanted:
                 again, shown = again + 1, seen
         return Cause(tuple(steps), closely, shown, (again, tries), self._runs)
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.execution import AFTERWARDS, Execution, ExitKind
 from loadfuzz.oracles.clean_error import place_of
 
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\d+")
@@ -21,11 +21,13 @@ class Symptom:
         type_name: signal or error, ``""`` for a refusal.
         place: ``file.c:function`` where the loader said so, else what it said without
             its numbers, else ``""``: then only what was loaded tells failures apart.
+        doing: what it was told to do after the load (:data:`loadfuzz.execution.AFTERWARDS`).
     """
 
     kind: ExitKind
     type_name: str
     place: str
+    doing: str = ""
 
     @property
     def telling(self) -> bool:
@@ -41,11 +43,14 @@ def symptom_of(execution: Execution) -> Symptom:
         words = refusal.text if refusal is not None else ""
         device, _, rest = words.partition(": ")
         return Symptom(execution.kind, "", _words(rest or device))
+    doing, _, said = escape.message.partition(": ")
+    if doing not in AFTERWARDS:
+        doing, said = "", escape.message
     if execution.kind is ExitKind.TIMED_OUT:
         # Where a loop happened to be is chance; that it does not end is what counts.
-        return Symptom(execution.kind, escape.type_name, "")
-    place = place_of(escape) if escape.frames else _words(escape.message)
-    return Symptom(execution.kind, escape.type_name, place)
+        return Symptom(execution.kind, escape.type_name, "", doing)
+    place = place_of(escape) if escape.frames else _words(said)
+    return Symptom(execution.kind, escape.type_name, place, doing)
 
 
 def _words(text: str) -> str:
