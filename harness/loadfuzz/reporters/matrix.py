@@ -72,7 +72,7 @@ def read_counts(campaign: Path) -> dict[str, dict[str, int]]:
     if not found:
         raise UsageError(
             f"{campaign} has no counts by field: they are kept for loaders in processes of their "
-            "own (qemu, command), from ten seconds after the start"
+            "own (qemu, command) on this machine, from ten seconds after the start"
         )
     total: dict[str, dict[str, int]] = {}
     for path in found:
