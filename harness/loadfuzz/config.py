@@ -184,6 +184,12 @@ def _words(value: object, folder: Path) -> str:
     return str(value)
 
 
+def _text_of(value: object, folder: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a text")
+    return value
+
+
 def _texts(value: object, folder: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError("must be a list of texts")
@@ -212,9 +218,9 @@ _Read = Callable[[object, Path], object]
 
 _KEYS: Final[Mapping[str, tuple[str, _Read]]] = {
     "target": ("target", _words),
-    "qemu": ("qemu", _words),
-    "command": ("command_line", _words),
-    "callable": ("function", _words),
+    "qemu": ("qemu", _text_of),
+    "command": ("command_line", _text_of),
+    "callable": ("function", _text_of),
     "loader-options": ("loader_options", _texts),
     "time": ("seconds", _words),
     "execs": ("execs", _words),

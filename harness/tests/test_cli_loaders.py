@@ -57,6 +57,23 @@ def test_what_contradicts_itself_is_refused(target: str | None, wanted: Wanted, 
         target_of(target, wanted, "reference")
 
 
+def test_what_is_named_from_here_is_found_from_elsewhere_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loader = tmp_path / "loader"
+    loader.write_text("#!/bin/sh\n")
+    loader.chmod(0o755)
+    (tmp_path / "mine.py").write_text("")
+    spec = target_of(None, Wanted(command="./loader {input}"), "reference")
+    assert spec == f"command:{tmp_path}/loader {{input}}"
+    assert target_of(None, Wanted(function="mine:load"), "reference") == (
+        f"callable:mine:load,path={tmp_path}"
+    )
+    given = Wanted(function="mine:load", options=("path=src",))
+    assert target_of(None, given, "reference") == f"callable:mine:load,path={tmp_path}/src"
+
+
 def test_a_finding_is_run_in_another_binary() -> None:
     assert with_qemu("qemu:pc,device=x", "/new") == "qemu:pc,device=x,qemu=/new"
     with pytest.raises(UsageError, match="--qemu is for target qemu"):
@@ -111,6 +128,30 @@ def test_a_program_that_is_missing_is_a_failure_that_says_what_to_do(installed: 
     assert "no program of that name" in done.stderr
 
 
+def test_a_loader_that_takes_no_seed_is_no_clean_run(installed: Installed) -> None:
+    done = installed.run("run", "--command", "false", "--time", "3s", "--out", "none")
+    assert done.returncode == 3
+    assert "accepts none of its" in done.stderr
+
+
+def test_a_function_beside_us_is_found_by_every_engine(installed: Installed) -> None:
+    (installed.folder / "beside.py").write_text("def load(stream: bytes) -> None:\n    pass\n")
+    done = installed.run(
+        "run", "--callable", "beside:load", "--execs", "60", "--workers", "1", "--out", "beside"
+    )
+    assert "does not get going" not in done.stderr
+    assert done.returncode in (0, 1), done.stderr
+
+
+def test_a_binary_that_is_a_number_is_told_with_its_line(
+    installed: Installed, tmp_path: Path
+) -> None:
+    (tmp_path / "loadfuzz.toml").write_text("execs = 5\nqemu = 3\n")
+    done = installed.run("run", "--config", str(tmp_path / "loadfuzz.toml"))
+    assert done.returncode == 2
+    assert "loadfuzz.toml:2: qemu must be a text" in done.stderr
+
+
 def test_the_configuration_may_name_the_loader_and_the_command_line_another(
     installed: Installed, tmp_path: Path
 ) -> None:
@@ -137,6 +178,29 @@ def test_a_command_is_compared_with_the_reference(installed: Installed) -> None:
     assert {path.name for path in (installed.folder / "d").iterdir()} == {
         row["input"] for row in rows
     }
+
+
+def test_an_interrupted_comparison_tells_and_keeps_what_was_found(installed: Installed) -> None:
+    marker = installed.folder / "many"
+    script = installed.folder / "interrupting.py"
+    script.write_text(
+        "import pathlib, os, signal, sys, time\n"
+        "many = pathlib.Path(sys.argv[1])\n"
+        "with many.open('a') as file: file.write('x')\n"
+        "if many.stat().st_size == 58:\n"
+        "    starter = pathlib.Path(f'/proc/{os.getppid()}/stat').read_text()\n"
+        "    os.kill(int(starter.rpartition(')')[2].split()[1]), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    done = installed.run(
+        "diff", "--command", f"{sys.executable} {script} {marker}", "--streams", "60", "--json",
+        "--out", "e",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["streams"], result["skipped"]) == (57, 0)
+    assert "interrupted after 57 of 60 streams" in done.stderr
+    assert len(list((installed.folder / "e").iterdir())) == result["unexplained"] > 0
 
 
 def test_a_target_in_our_process_is_not_compared(installed: Installed) -> None:

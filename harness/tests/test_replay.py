@@ -125,3 +125,20 @@ def test_nothing_is_left_in_the_temporary_folder(
 def test_there_is_no_such_target() -> None:
     with pytest.raises(UsageError, match="no target 'nobodys'"):
         asyncio.run(replay("nobodys", Input(b""), 1))
+
+
+@pytest.mark.parametrize(
+    ("actual", "same"),
+    [
+        ("SIGABRT: Assertion `n < limit' failed. in card.c:reset_hold:9", True),
+        ("SIGABRT: Assertion `n < other' failed. in card.c:reset:9", False),
+        ("SIGABRT: no in card.c:reset:9", False),
+    ],
+)
+def test_the_same_words_in_a_renamed_function_are_the_same_failure(actual: str, same: bool) -> None:
+    def died(actual: str, path: str) -> Violation:
+        return Violation("clean-error", "it died", "it is accepted or refused", actual, path)
+
+    wanted = died("SIGABRT: Assertion `n < limit' failed. in card.c:reset:7", "SIGABRT at card.c:r")
+    run = Run(0, ExitKind.CRASHED, Depth.NOTHING, "", (died(actual, "SIGABRT at card.c:x"),))
+    assert shows(run, wanted) is same

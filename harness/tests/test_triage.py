@@ -172,6 +172,9 @@ def test_numbers_in_what_was_said_do_not_tell_failures_apart() -> None:
     assert symptom_of(died("bad index 17")) == symptom_of(died("bad index 0x99"))
     assert symptom_of(died("bad index 17")) != symptom_of(died("bad level 17"))
     assert symptom_of(died("bad index 17")).telling
+    assert not symptom_of(died("it said nothing")).telling
+    assert symptom_of(died("running the guest")) != symptom_of(died(""))
+    assert not symptom_of(died("running the guest")).telling
     assert not symptom_of(SILENT).telling
 
 

@@ -81,6 +81,8 @@ class Preparation:
         self._failed: prepare.Failed | None = None
         self._done = False
         self._remote = False
+        self._accepted = 0
+        self._refused = ""
         self._patience: asyncio.Timeout | None = None
 
     async def run(self) -> Prepared:
@@ -142,6 +144,12 @@ class Preparation:
             ))  # fmt: skip
         if self._settings.seeds and not self._given:
             raise self._nothing_given()
+        if self._remote and not self._accepted and not self._folder.resumed:
+            raise InfraError(
+                f"{self._target} accepts none of its {len(self._tried)} seeds"
+                + (f", the last: {self._refused}" if self._refused else "")
+                + "; give it others with --seeds, or see that it is started as it should be"
+            )
         seeds = sum(1 for _ in self._folder.corpus.digests())
         if seeds == 0:
             raise UsageError(
@@ -245,8 +253,10 @@ class Preparation:
             case prepare.SeedTried():
                 self._trying = ""
                 if message.problem:
+                    self._refused = message.problem
                     self._refuse(message.name, message.problem)
                 else:
+                    self._accepted += 1
                     self._tried.append(message.name)
             case prepare.SeedUnusable():
                 self._tell(events.SeedSetAside(message.name, message.reason))

@@ -1,6 +1,7 @@
 """Options that say which loader is fuzzed where its name alone does not: a QEMU binary, a
 command, a Python function."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -120,9 +121,10 @@ def target_of(target: str | None, wanted: Wanted, default: str) -> str:
     if wanted.command is not None or wanted.function is not None:
         if wanted.qemu is not None:
             raise UsageError(f"--qemu is for target qemu, not for {given[0]}")
-        name = COMMAND if wanted.command is not None else CALLABLE
-        head = wanted.command or wanted.function or ""
-        return f"{name}:{variants.join(head, options)}"
+        if wanted.command is not None:
+            return f"{COMMAND}:{variants.join(_absolute(wanted.command), options)}"
+        function = wanted.function or ""
+        return f"{CALLABLE}:{variants.join(function, _importable(function, options))}"
     if target is None:
         target = QEMU if wanted.qemu is not None else default
     name, colon, variant = target.partition(":")
@@ -138,6 +140,26 @@ def target_of(target: str | None, wanted: Wanted, default: str) -> str:
     if wanted.qemu is not None:
         more = tuple(pair for pair in more if pair[0] != "qemu")
     return f"{name}:{variants.join(head, [*more, *options])}"
+
+
+def _absolute(command: str) -> str:
+    """The command with its program by absolute path, where that is a file from here: a
+    finding is run again elsewhere."""
+    word, blank, rest = command.partition(" ")
+    if "/" not in word or word.startswith("/") or not os.access(word, os.X_OK):
+        return command
+    return f"{os.path.abspath(word)}{blank}{rest}"
+
+
+def _importable(function: str, options: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The options with absolute folders to import from, and this one if the module is in it:
+    workers are started elsewhere."""
+    found = [(k, os.path.abspath(v) if k == "path" else v) for k, v in options]
+    module = function.partition(":")[0].partition(".")[0]
+    here = module and (os.path.isfile(f"{module}.py") or os.path.isdir(module))
+    if here and not any(key == "path" for key, _ in found):
+        found.append(("path", os.getcwd()))
+    return found
 
 
 def with_qemu(target: str, binary: str) -> str:

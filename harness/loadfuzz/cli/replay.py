@@ -128,7 +128,7 @@ def _on_each(
             results.append({"qemu": binary, "target": one.target, "error": str(error)})
             continue
         reproduced = reproduced or bool(replayed.reproduced)
-        rows.append((binary, f"{replayed.reproduced}/{len(replayed.runs)}"))
+        rows.append((binary, _cell(replayed)))
         results.append({"qemu": binary, **_json_of(path, one, replayed)})
         if not as_json:
             print()
@@ -141,6 +141,27 @@ def _on_each(
     if failed and not reproduced:
         return ExitCode.MACHINERY
     return ExitCode.FINDINGS if reproduced else ExitCode.CLEAN
+
+
+def _cell(replayed: "Replayed") -> str:
+    """How often it happened in one binary, and what else did."""
+    from loadfuzz.wording import shorten
+
+    done, runs = replayed.reproduced, len(replayed.runs)
+    rest = [run for run in replayed.runs if not _shown_by(run, replayed)]
+    if not rest:
+        return f"{done}/{runs}"
+    other = [run for run in rest if run.violations]
+    if other:
+        what = shorten(other[0].violations[0].title, 50)
+        return f"{done}/{runs}, but fails otherwise {len(other)}/{runs}: {what}"
+    return f"{done}/{runs}, {rest[0].kind}: {shorten(rest[0].text, 50)}".rstrip(": ")
+
+
+def _shown_by(run: "Run", replayed: "Replayed") -> bool:
+    from loadfuzz.repro.replay import shows
+
+    return shows(run, replayed.wanted)
 
 
 def _replay(path: Path, subject: Subject, runs: int, *, as_json: bool) -> "Replayed":

@@ -22,7 +22,7 @@ from loadfuzz.channel import Channel
 from loadfuzz.engines.judging import alarm_of
 from loadfuzz.engines.last_input import STACK_NAME, LastInput
 from loadfuzz.engines.worker import ADDRESS_SPACE_EXTRA
-from loadfuzz.errors import LoadfuzzError, UsageError
+from loadfuzz.errors import InfraError, LoadfuzzError, UsageError
 from loadfuzz.execution import Depth, Execution, ExitKind
 from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
@@ -144,7 +144,11 @@ def run_all(request: Request, channel: Channel) -> None:
     item = Input(request.stream, request.delivery, request.before)
     target = load_any_target(request.target)
     if isinstance(target, RemoteTarget):
-        asyncio.run(_run_remote(request, item, target, channel))
+        try:
+            asyncio.run(_run_remote(request, item, target, channel))
+        except UsageError as error:
+            # That it cannot be started is no fault of what was typed alone.
+            raise InfraError(str(error)) from error
         return
     batch = Batch(
         request.target, Engine.NATIVE, request.folder, 0, 0, None, None,

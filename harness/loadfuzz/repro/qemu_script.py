@@ -13,7 +13,9 @@ the answer to ``info status``, so that a main loop that no longer turns shows.
 
 import math
 import os
+import re
 import shlex
+import signal
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -21,13 +23,14 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.errors import InfraError
-from loadfuzz.execution import Depth, Execution
+from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.findings import Finding
 from loadfuzz.oracles import idempotent
 from loadfuzz.qemu import closer, qcow2
-from loadfuzz.qemu.instance import AGAIN, accelerator
+from loadfuzz.qemu.instance import AGAIN, SAVED_TIMES, accelerator
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.machinetype import as_found
+from loadfuzz.qemu.process import PRINTED_MAX
 from loadfuzz.repro.folder import INPUT, SCRIPT, before_name
 from loadfuzz.repro.hexdump_text import write_hexdump
 from loadfuzz.wording import printable, shorten
@@ -47,6 +50,16 @@ _GUEST_RUN_S: Final = 0.1
 for the next load here, and another machine may be slower."""
 _FOUND_MAX: Final = 200
 """Characters that the script says of what was found."""
+
+_LINE_MIN: Final = 8
+"""Characters of a line that are enough to know it by: shorter ones stand in others too."""
+_UNSTABLE: Final = re.compile(r"#|[^ -~]+")
+"""What stands for a number in :func:`loadfuzz.qemu.verdicts.last_words`, or for bytes that are
+no text: between these a line is as QEMU prints it."""
+_SHELL_SIGNAL: Final = 128
+"""What a shell adds to the number of a signal (POSIX, 2.8.2)."""
+_BLOCK_SIZE: Final = 512
+"""Bytes that ``ulimit -f`` counts in."""
 
 _TEMPLATE: Final = "reproduce-qemu.sh"
 _SETTINGS: Final = "@SETTINGS@"
@@ -136,6 +149,8 @@ def _settings(spec: MachineSpec, finding: Finding) -> str:
         found += f" (in {again} of {tries} runs)"
     refused = finding.violation.oracle == idempotent.NAME
     total = len(finding.input.before) + 1
+    size = PRINTED_MAX + SAVED_TIMES * sum(len(stream) for _, stream in streams)
+    size += len(streams) * qcow2.CLUSTER_SIZE + (spec.memory_mb << 20)
     lines = [f"# {printable(finding.signature)}"]
     if total > len(streams):
         lines.append(f"# The last {len(streams)} of {total} streams: an image has room for these.")
@@ -150,6 +165,8 @@ def _settings(spec: MachineSpec, finding: Finding) -> str:
         f"last={names[-1]}",
         f"seconds={seconds}",
         f"address_space_kb={space_kb}",
+        f"file_blocks={size // _BLOCK_SIZE}",
+        *_expected(finding.execution, refused=refused),
         *_function("load_all", [f"load {' '.join(names)}"]),
         *_function("look_closer", _close_look(finding.execution)),
         *_function("with_environment", [" ".join([*_environment(spec), '"$@"'])]),
@@ -157,6 +174,64 @@ def _settings(spec: MachineSpec, finding: Finding) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _expected(execution: Execution, *, refused: bool) -> list[str]:
+    """What was found, for the script to tell it from another end."""
+    kind = execution.kind.value if execution.kind.ends_process else "any"
+    escape = execution.escape or Escape("", "", ())
+    status, how, line = "", f"that it ends ({kind})", ""
+    if refused:
+        # A QEMU that dies does not refuse.
+        kind, how = "refusal", "that it refuses"
+    elif execution.kind is ExitKind.TIMED_OUT:
+        how = "that it does not end"
+    elif execution.kind.ends_process:
+        status, how = _ending(escape.type_name)
+        if execution.kind is ExitKind.OUT_OF_MEMORY:
+            how += " for want of memory"
+        else:
+            line = stable_part(escape.message)
+            how += f" after {line!r}" if line else ""
+    return [
+        f"expected={shlex.quote(shorten(how, _FOUND_MAX))}",
+        f"expected_kind={kind}",
+        f"expected_status={status}",
+        f"expected_line={shlex.quote(line)}",
+    ]
+
+
+def _ending(name: str) -> tuple[str, str]:
+    """The status that a shell has for an end, and the script's words for it.
+
+    Args:
+        name: as :attr:`loadfuzz.qemu.process.Ending.how` has it.
+    """
+    number = signal.Signals.__members__.get(name)
+    if number is not None:
+        short = name.removeprefix("SIG")
+        return f"{_SHELL_SIGNAL + number}", f"killed by signal {number:d} (SIG{short})"
+    if found := re.fullmatch(r"(signal|exit status) (\d+)", name):
+        if found[1] == "signal":
+            return f"{_SHELL_SIGNAL + int(found[2])}", f"killed by signal {found[2]}"
+        return found[2], f"ended with exit status {found[2]}"
+    return "", name
+
+
+def stable_part(message: str) -> str:
+    """The longest part of what an escape says that QEMU prints each time, "" for none that it
+    can be known by.
+
+    >>> stable_part("saving again: ide_load: Assertion `n < #' failed.")
+    'ide_load: Assertion `n < '
+    """
+    for names, _ in _CLOSER:
+        for name in names:
+            if message == name:
+                return ""
+            message = message.removeprefix(f"{name}: ")
+    longest = max(_UNSTABLE.split(message), key=len)
+    return longest if len(longest.strip()) >= _LINE_MIN else ""
 
 
 def _function(name: str, commands: Sequence[str]) -> list[str]:

@@ -150,6 +150,10 @@ def _changes(stream: bytes, parent: bytes, mutations: Sequence[Mutation]) -> lis
         # The engine did not keep the parent; what was changed is still told above.
         return lines
     total = sum(end - start for start, end in found)
-    lines += ["", f"   {count(total, 'byte')} of the input can differ from it:"]
+    removed = len(parent) - len(stream)
+    if not total and removed > 0:
+        lines += ["", f"   {count(removed, 'byte')} of it are gone, marked where:"]
+    else:
+        lines += ["", f"   {count(total, 'byte')} of the input can differ from it:"]
     lines += picture(stream, found)
     return lines

@@ -2,13 +2,14 @@
 # Usage: sh reproduce.sh [QEMU_BINARY]
 #
 # Loads what was found into a QEMU again.  It takes that QEMU, image.qcow2 beside
-# this file, and coreutils; nothing of loadfuzz.  The image is copied, since QEMU
-# writes to it.
+# this file, and a POSIX system with coreutils' timeout; nothing of loadfuzz.  The
+# image is copied, since QEMU writes to it.
 #
 # QEMU                without an argument, the binary is taken from here
 # LOADFUZZ_TIMEOUT    whole seconds after which QEMU counts as one that hangs
 #
-# Exit status: 1 reproduced, 0 not reproduced, 3 it cannot be run.
+# Exit status: 1 reproduced; 0 not reproduced, or it ends otherwise than was found;
+# 3 it cannot be run, or nothing can be said.
 
 set -u
 
@@ -31,6 +32,16 @@ not_reproduced() {
     exit 0
 }
 
+cannot_tell() {
+    printf 'cannot tell: %s\n' "$1"
+    exit 3
+}
+
+ends_otherwise() {
+    printf 'ends otherwise: %s, expected %s\n' "$1" "$expected"
+    exit 0
+}
+
 reproduced() {
     printf 'REPRODUCED: %s\n' "$1"
     exit 1
@@ -45,6 +56,14 @@ clean_up() {
     rm -rf -- "$work"
 }
 
+# A limit of ours, unless there is a stricter one.
+at_most() {
+    hard=$(ulimit "-H$1")
+    if [ "$hard" = unlimited ] || [ "$2" -le "$hard" ]; then
+        ulimit "-$1" "$2"
+    fi
+}
+
 # Run by start_machine: a QEMU that reads commands from a pipe of ours.  That its own
 # exit status is written down tells one that died from one that was out of time.
 launch() {
@@ -55,7 +74,10 @@ launch() {
     (
         exec 3>&-
         ulimit -c 0
-        [ -z "$address_space_kb" ] || ulimit -v "$address_space_kb"
+        [ -z "$address_space_kb" ] || at_most v "$address_space_kb"
+        # Writes beyond fail; otherwise the signal would be taken for what was looked for.
+        trap '' XFSZ
+        at_most f "$file_blocks"
         with_environment timeout -s KILL "$limit" sh -c '
             echo "$PPID" >"$0/group"
             "$@" <"$0/commands" >"$0/output" 2>&1
@@ -118,15 +140,57 @@ ending() {
     fi
 }
 
-# A QEMU that did not answer.
+printed() {
+    LC_ALL=C grep -q "$@" "$work/output"
+}
+
+# What a QEMU that did not answer shows.
 failed() {
     wait "$runner"
     show
-    [ ! -s "$work/status" ] || reproduced "$(ending)"
+    if [ -s "$work/status" ]; then
+        died
+    fi
+    [ "$(wc -c <"$work/output")" -lt "$((file_blocks * 512))" ] ||
+        cannot_tell 'it printed more than there is room for'
     case $(cat "$work/ended") in
-        124 | 137) reproduced 'does not end' ;;
+        124 | 137) ;;
+        *) cannot "timeout ended with status $(cat "$work/ended")" ;;
     esac
-    cannot "timeout ended with status $(cat "$work/ended")"
+    case $expected_kind in
+        timed-out | any) reproduced 'does not end' ;;
+    esac
+    ends_otherwise 'does not end'
+}
+
+died() {
+    how=$(ending)
+    status=$(cat "$work/status")
+    starved=no
+    ! printed -iE "$memory_words" || starved=yes
+    case $status in
+        129 | 130 | 137 | 143) cannot_tell "$how, from outside; see whether memory ran out (dmesg)" ;;
+    esac
+    ! printed 'terminating on signal' || cannot_tell "$how, since somebody told it to end"
+    case $expected_kind in
+        out-of-memory)
+            if [ "$starved" = yes ] || [ "$status" = "$expected_status" ]; then
+                reproduced "$how"
+            fi
+            ;;
+        crashed)
+            if [ "$status" = "$expected_status" ]; then
+                if [ -z "$expected_line" ]; then
+                    [ "$starved" = yes ] || reproduced "$how"
+                elif printed -F -e "$expected_line"; then
+                    reproduced "$how"
+                fi
+            fi
+            ;;
+        any) [ "$starved" = yes ] || reproduced "$how" ;;
+    esac
+    [ "$starved" = no ] || cannot_tell "$how for want of memory; give it more, or see what else runs"
+    ends_otherwise "$how"
 }
 
 # What QEMU printed, without the editing of its command line, and with nothing that a
@@ -139,6 +203,7 @@ show() {
     )"
 }
 
+memory_words='failed to allocate|cannot allocate|out[- ]of[- ]memory|bad_alloc|memory exhausted|could not allocate|allocation of [0-9]+ bytes failed|allocation-size-too-big|rss-limit-exceeded'
 escape=$(printf '\033')
 [ "$limit" -ge 1 ] 2>/dev/null || cannot 'LOADFUZZ_TIMEOUT is no number of seconds'
 command -v timeout >/dev/null || cannot 'there is no timeout, which is part of coreutils'

@@ -8,6 +8,8 @@ from loadfuzz.execution import AFTERWARDS, Execution, ExitKind
 from loadfuzz.oracles.clean_error import place_of
 
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\d+")
+SILENCE: Final = "it said nothing"
+"""Message of a program that died without a word."""
 WORDS_MAX: Final = 160
 """Characters of a message that count: an abort line, not the dump behind it."""
 
@@ -49,7 +51,7 @@ def symptom_of(execution: Execution) -> Symptom:
     if execution.kind is ExitKind.TIMED_OUT:
         # Where a loop happened to be is chance; that it does not end is what counts.
         return Symptom(execution.kind, escape.type_name, "", doing)
-    place = place_of(escape) if escape.frames else _words(said)
+    place = place_of(escape) if escape.frames else _words("" if said == SILENCE else said)
     return Symptom(execution.kind, escape.type_name, place, doing)
 
 
