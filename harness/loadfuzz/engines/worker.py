@@ -13,6 +13,7 @@ answer as an argument and imports everything under Atheris's hook.  That is why
 nothing here may import ``savevm`` at module level.
 """
 
+import ctypes
 import faulthandler
 import os
 import resource
@@ -43,6 +44,12 @@ ADDRESS_SPACE_EXTRA: Final = 1 << 29
 ready: inputs are at most 2 MiB and what we keep of them takes some 100 MiB, so a load
 that wants half a GiB believes a lie; and every such load takes the time to clear what it
 was given."""
+
+
+M_MMAP_THRESHOLD: Final = -3
+"""From glibc's <malloc.h>."""
+MMAP_THRESHOLD: Final = 8192
+"""Bytes from which on a block is one of the larger ones: two pages."""
 
 
 def run_batch(
@@ -290,6 +297,17 @@ def _guard_process(batch: Batch) -> None:
     )
     faulthandler.enable(stack, all_threads=False)
     guard_memory()
+    keep_heap_whole()
+
+
+def keep_heap_whole() -> None:
+    """Have glibc give larger blocks pages of their own, which it returns when they are freed.
+
+    Streams come and go by the million, of all sizes, and some are kept for ever: in between
+    those the heap is full of holes that nothing fits into, and grows for hours.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
 
 
 def _unguard_memory() -> None:
