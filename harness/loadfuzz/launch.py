@@ -1,9 +1,9 @@
 """What a child process runs before its real program: it ties its life to ours.
 
-Used as ``python -I -S launch.py [--address-space=BYTES] PARENT_PID PROGRAM ARGUMENT...``
-and replaced by the program, whose address space is limited where that is asked for.  A
-step of its own, because ``preexec_fn`` may deadlock a process that has threads, and a
-signal set by the program itself would come too late.
+Used as ``python -I -S launch.py [--address-space=BYTES] [--file-size=BYTES] PARENT_PID
+PROGRAM ARGUMENT...`` and replaced by the program, whose address space and files are limited
+where that is asked for.  A step of its own, because ``preexec_fn`` may deadlock a process that
+has threads, and a signal set by the program itself would come too late.
 Imports the standard library only, and little of it: it runs once per child.
 """
 
@@ -19,6 +19,9 @@ PR_SET_PDEATHSIG: Final = 1
 
 ADDRESS_SPACE: Final = "--address-space="
 """Option before the rest: bytes of address space (``RLIMIT_AS``) that the program gets."""
+FILE_SIZE: Final = "--file-size="
+"""Option behind that: bytes that a file may grow to (``RLIMIT_FSIZE``).  A write beyond fails; the
+signal that would kill the program is ignored."""
 
 ORPHANED: Final = 125
 """Exit status when the parent was gone before we were tied to it."""
@@ -43,21 +46,28 @@ def die_with_parent(parent_pid: int) -> bool:
     return os.getppid() == parent_pid
 
 
+def at_most(kind: int, value: int) -> int:
+    """A limit of resources, or our hard limit where that is stricter."""
+    hard = resource.getrlimit(kind)[1]
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
 def main(arguments: list[str]) -> int:
     """Tie ourselves to the parent and become the program."""
-    space = None
-    if arguments[0].startswith(ADDRESS_SPACE):
-        space = int(arguments[0].removeprefix(ADDRESS_SPACE))
-        arguments = arguments[1:]
+    limits: list[tuple[int, int]] = []
+    for option, kind in ((ADDRESS_SPACE, resource.RLIMIT_AS), (FILE_SIZE, resource.RLIMIT_FSIZE)):
+        if arguments[0].startswith(option):
+            limits.append((kind, int(arguments[0].removeprefix(option))))
+            arguments = arguments[1:]
     if not die_with_parent(int(arguments[0])):
         return ORPHANED
     # A fuzzer crashes its children by the thousand; their core files would fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if space is not None:
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        if hard != resource.RLIM_INFINITY:
-            space = min(space, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    for kind, value in limits:
+        value = at_most(kind, value)
+        resource.setrlimit(kind, (value, value))
+        if kind == resource.RLIMIT_FSIZE:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         os.execvp(arguments[1], arguments[1:])
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from loadfuzz.errors import InfraError, UsageError
-from loadfuzz.execution import Depth, Execution, ExitKind
+from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.executors.attending import HEAD_SIZE_MAX, TAIL_SIZE_MAX, Run
 from loadfuzz.executors.command import CommandExecutor, CommandSpec, environment_of, has_shadow
 from loadfuzz.executors.command_verdict import verdict_of
@@ -121,8 +122,13 @@ def test_statuses_mean_what_the_user_says(tmp_path: Path) -> None:
     spec = CommandSpec("sh -c 'exit $(cat)'", accept=(7,), reject=(0, 2), crash=(70,))
     kinds = [result.kind for result in execute(tmp_path, spec, b"7", b"0", b"2", b"70")]
     assert kinds == [ExitKind.ACCEPTED, ExitKind.REJECTED, ExitKind.REJECTED, ExitKind.CRASHED]
-    with pytest.raises(UsageError, match="exits with 9, which is neither accept= nor reject="):
-        execute(tmp_path, spec, b"9")
+
+
+def test_a_status_that_is_not_named_where_others_are_is_a_crash(tmp_path: Path) -> None:
+    spec = CommandSpec("sh -c 'echo so >&2; exit $(cat)'", reject=(2,))
+    result, good = execute(tmp_path, spec, b"9", b"0")
+    assert (result.kind, result.escape) == (ExitKind.CRASHED, Escape("exit status 9", "so", ()))
+    assert good.kind is ExitKind.ACCEPTED
 
 
 def test_a_small_negative_status_is_a_refusal(tmp_path: Path) -> None:
@@ -131,8 +137,10 @@ def test_a_small_negative_status_is_a_refusal(tmp_path: Path) -> None:
 
 
 def test_a_shell_that_finds_no_loader_is_no_verdict(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"exits with 127, .* reject=127"):
+    with pytest.raises(InfraError, match=r"exits with 127, .* reject=127"):
         once(tmp_path, "sh -c 'no-such-loader {input}'")
+    with pytest.raises(InfraError, match="exits with 126"):
+        verdict_of(CommandSpec("x", reject=(1,)), Run(status=126))
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -144,8 +152,15 @@ def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
     program = tmp_path / "loader"
     program.write_bytes(b"\x7fELF nothing")
     program.chmod(0o755)
-    with pytest.raises(UsageError, match="Exec format error"):
+    with pytest.raises(InfraError, match="Exec format error"):
         once(tmp_path, f"{program} {{input}}")
+
+
+def test_a_program_that_is_being_built_anew_is_no_usage_error(tmp_path: Path) -> None:
+    program = tmp_path / "loader"
+    shutil.copy(sys.executable, program)
+    with program.open("ab"), pytest.raises(InfraError, match="Text file busy"):
+        once(tmp_path, f"{program} -c pass")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +245,11 @@ def test_a_loader_that_waits_without_end_hangs_though_it_uses_no_processor(
     assert result.kind is ExitKind.TIMED_OUT
     assert result.escape is not None
     assert result.escape.message == "slept without end"
+
+
+def test_a_loader_that_is_stopped_is_no_hang(tmp_path: Path) -> None:
+    with pytest.raises(InfraError, match="was stopped"):
+        once(tmp_path, "sh -c 'kill -STOP $$'", limit_s=0.1)
 
 
 def test_what_a_shell_starts_may_take_as_long_as_a_loader(tmp_path: Path) -> None:

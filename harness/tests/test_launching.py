@@ -19,6 +19,18 @@ from loadfuzz.launching import launched
 print(subprocess.Popen(launched(["/bin/sleep", "60"])).pid, flush=True)
 time.sleep(60)
 """
+WRITES = "exec head -c 200000 /dev/zero 2>/dev/null"
+"""A program that leaves its signals as they are, and says with 1 that it could not write."""
+STRICTER = """
+import resource as r, subprocess, sys
+from loadfuzz import launching
+if sys.argv[1] == "python":
+    launching._setpriv = lambda: None
+for kind in (r.RLIMIT_AS, r.RLIMIT_FSIZE):
+    r.setrlimit(kind, (1 << 30, 1 << 30))
+says = "import resource as r; print(r.getrlimit(r.RLIMIT_AS), r.getrlimit(r.RLIMIT_FSIZE))"
+sys.exit(subprocess.call(launching.launched([sys.executable, "-c", says], 1 << 31, 1 << 31)))
+"""
 LIMITS = "import resource as r; print(r.getrlimit(r.RLIMIT_AS), r.getrlimit(r.RLIMIT_CORE)[0])"
 
 
@@ -42,6 +54,25 @@ def test_its_address_space_is_limited_and_it_leaves_no_core(way: str) -> None:
         launched([sys.executable, "-c", LIMITS], space), capture_output=True, text=True
     )
     assert done.stdout == f"({space}, {space}) 0\n"
+
+
+def test_a_stricter_hard_limit_of_ours_stays(way: str) -> None:
+    done = subprocess.run([sys.executable, "-c", STRICTER, way], capture_output=True, text=True)
+    strict = 1 << 30
+    assert (done.returncode, done.stdout) == (0, f"({strict}, {strict}) ({strict}, {strict})\n")
+
+
+def test_a_file_of_it_grows_no_further_than_its_limit_and_it_lives_on(
+    way: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        done = subprocess.run(
+            launched(["/bin/sh", "-c", WRITES], file_size=1 << 16),
+            stdout=file, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert path.stat().st_size == 1 << 16
 
 
 def test_without_a_limit_it_has_ours(way: str) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from loadfuzz.abc import Mutable
+from loadfuzz.errors import InfraError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
-from loadfuzz.inputs import STREAM_SIZE_MAX, Seed
+from loadfuzz.inputs import STREAM_SIZE_MAX, Seed, digest_of
 from loadfuzz.mutators import ALL
 from loadfuzz.mutators.stack import MutationStack
 from loadfuzz.places import Places
 from loadfuzz.qemu.capture import capture
 from loadfuzz.qemu.differential import (
+    SKIPPED_MAX,
     Agreement,
     Comparison,
     Explanation,
@@ -137,6 +139,15 @@ def test_a_known_difference_is_called_by_its_name(
         (ACCEPTED, refused("timer: footer: Mismatched section id in footer for timer")),
         (ACCEPTED, refused("timex: Unknown savevm section or instance 'timex' 0")),
         (ACCEPTED, Execution(ExitKind.TIMED_OUT, Depth.NOTHING, escape=Escape("hang", "", ()))),
+        # The reference may be too lax: what it knows as QEMU does is no matter of layout.
+        (ACCEPTED, refused("ram: Unknown combination of migration flags: 0x7")),
+        (ACCEPTED, refused("ram: Illegal RAM offset 8000ff0100018000")),
+        (ACCEPTED, refused("ram: Error -5 while loading VM state")),
+        (ACCEPTED, refused("ram: footer: Missing section footer for ram")),
+        (ACCEPTED, refused("timer: cpu_clock_offset: Error -5 while loading VM state")),
+        (ACCEPTED, refused("timer: cpu_ticks_offset: 3 != 4")),
+        (ACCEPTED, refused("timer: footer: Missing section footer for timer")),
+        (ACCEPTED, refused("Error -5 while loading VM state")),
         (refused("header: expected magic 0x5145564d, read 0x0"), ACCEPTED),
         (refused("timer: footer: expected mark 0x7e, read 0x0"), ACCEPTED),
         (refused("configuration: expected machine type 'none', read 'pc' (offset 0x8)"), ACCEPTED),
@@ -147,6 +158,79 @@ def test_a_known_difference_is_called_by_its_name(
 )
 def test_what_no_entry_fits_is_not_explained(ours: Execution, theirs: Execution) -> None:
     assert explain(ours, theirs) is None
+
+
+HEAD = b"QEVM\0\0\0\3\4\0\0\0\7\4hpet\0\0\0\0\0\0\0\2"
+"""Up to the content of section 7, which is full."""
+
+
+@pytest.mark.parametrize(
+    ("stream", "name"),
+    [
+        (HEAD + b"abc\x7e\0\0\0\7\0", "layout_by_value"),
+        (HEAD + b"abc\0", None),
+        (HEAD + b"abc\x7e\0\0\0\x08\0", None),
+    ],
+    ids=["there", "missing", "another"],
+)
+def test_a_footer_that_is_not_there_excuses_no_loader_that_accepts(
+    stream: bytes, name: str | None
+) -> None:
+    theirs = refused("hpet: footer: Missing section footer for hpet")
+    explanation = explain(ACCEPTED, theirs, stream)
+    assert (explanation.name if explanation is not None else None) == name
+
+
+class Troubled:
+    """A loader that accepts, after a number of troubles with each stream.
+
+    Args:
+        troubles: by stream.
+    """
+
+    def __init__(self, troubles: dict[bytes, int]) -> None:
+        self.generation = 0
+        self.troubles = troubles
+
+    async def execute(self, stream: bytes, *, closely: bool = False) -> Execution:
+        del closely
+        if self.troubles.get(stream, 0):
+            self.troubles[stream] -= 1
+            raise InfraError("no room")
+        return ACCEPTED
+
+    async def renew(self) -> None:
+        self.generation += 1
+
+
+def test_a_trouble_costs_no_more_than_its_stream() -> None:
+    executor = Troubled({b"once": 1, b"twice": 2})
+    streams = [b"a", b"once", b"twice", b"b"]
+    told: list[str] = []
+    skipped: list[bytes] = []
+    made = asyncio.run(compare(
+        lambda _: ACCEPTED, executor, streams,
+        told=lambda one: told.append(one.digest), skipped=lambda one, _: skipped.append(one),
+    ))  # fmt: skip
+    assert (
+        told
+        == [one.digest for one in made]
+        == [digest_of(one) for one in streams if one != b"twice"]
+    )
+    assert skipped == [b"twice"]
+    assert executor.generation == 3
+    assert "     1 skipped" in summary(made, len(skipped))
+
+
+def test_a_trouble_that_stays_ends_a_comparison() -> None:
+    streams = [bytes([number]) for number in range(SKIPPED_MAX + 5)]
+    skipped: list[bytes] = []
+    with pytest.raises(InfraError, match="no room"):
+        asyncio.run(compare(
+            lambda _: ACCEPTED, Troubled(dict.fromkeys(streams, 2)), streams,
+            skipped=lambda one, _: skipped.append(one),
+        ))  # fmt: skip
+    assert len(skipped) == SKIPPED_MAX
 
 
 def test_names_that_look_like_switches_are_switches() -> None:

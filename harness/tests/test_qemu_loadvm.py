@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,11 @@ import pytest
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.inputs import STREAM_SIZE_MAX
-from loadfuzz.qemu import instance
+from loadfuzz.qemu import instance, pace
 from loadfuzz.qemu.closer import NOT_RUN
-from loadfuzz.qemu.loadvm import LoadvmExecutor, loadvm_executor
+from loadfuzz.qemu.loadvm import LOG_POSITION_MAX, LoadvmExecutor, loadvm_executor
 from loadfuzz.qemu.machine import MachineSpec
+from loadfuzz.qemu.process import PRINTED_MAX
 from loadfuzz.qemu.vitals import backtraces, common_calls
 from loadfuzz.testing import fake_qemu
 
@@ -163,15 +165,6 @@ def test_a_load_that_uses_its_cpu_time_is_a_hang(base: Path, faked: Faked) -> No
     assert found.cpu_s >= LOAD_TIMEOUT_S
 
 
-def test_a_suspicion_takes_a_share_of_the_time(base: Path, faked: Faked) -> None:
-    async def body(executor: LoadvmExecutor) -> Execution:
-        executor.share = 0.01
-        return await load(executor)
-
-    found = with_executor(faked("busy"), base, body)
-    assert found.kind is ExitKind.TIMED_OUT
-
-
 def test_a_load_that_sleeps_for_ever_is_a_hang(base: Path, faked: Faked) -> None:
     found = with_executor(faked("silence"), base, load)
     assert found.kind is ExitKind.TIMED_OUT
@@ -254,6 +247,84 @@ def test_an_abort_without_a_word_is_asked_about_once_more(
     found = with_executor(spec, base, body)
     assert found.kind is kind
     assert found.escape == Escape("SIGABRT", message, ())
+
+
+def test_a_crash_is_kept_when_nobody_can_be_asked_once_more(base: Path, faked: Faked) -> None:
+    spec = replace(faked("silent-memory"), address_space_mb=2048)
+
+    async def body(executor: LoadvmExecutor) -> Execution:
+        plan = executor._plan
+        executor._plan = replace(plan, base=base / "full")
+        found = await load(executor)
+        executor._plan = plan
+        return found
+
+    found = with_executor(spec, base, body, spares=0)
+    assert (found.kind, found.escape) == (ExitKind.CRASHED, Escape("SIGABRT", "", ()))
+
+
+def test_a_crash_is_kept_when_the_one_that_was_asked_does_not_die(
+    base: Path, faked: Faked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(faked("silent"), address_space_mb=2048)
+
+    async def body(executor: LoadvmExecutor) -> Execution:
+        end = instance.Instance.end
+
+        async def stay(self: instance.Instance) -> None:
+            await end(self)
+            raise InfraError("it cannot be killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(instance.Instance, "end", stay)
+            return await load(executor)
+
+    found = with_executor(spec, base, body)
+    assert (found.kind, found.escape) == (ExitKind.CRASHED, Escape("SIGABRT", "", ()))
+
+
+def test_a_process_that_has_logged_much_gives_way(base: Path, faked: Faked) -> None:
+    async def body(executor: LoadvmExecutor) -> Execution:
+        live = executor._live
+        assert live is not None
+        await load(executor)
+        live.log.position = LOG_POSITION_MAX
+        assert not executor.due
+        live.log.position += 1
+        assert executor.due
+        before = executor.generation
+        found = await load(executor)
+        assert (executor.generation, executor.due) == (before + 1, False)
+        return found
+
+    assert with_executor(faked(""), base, body).kind is ExitKind.ACCEPTED
+
+
+@pytest.mark.qemu
+def test_what_qemu_prints_has_a_limit_and_its_image_fits_below(
+    base: Path, qemu_binary: str
+) -> None:
+    async def body(executor: LoadvmExecutor) -> Execution:
+        assert executor.pid is not None
+        plan = executor._plan
+        limit = resource.prlimit(executor.pid, resource.RLIMIT_FSIZE)[0]
+        assert PRINTED_MAX < plan.file_size < 2 * PRINTED_MAX
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        wanted = plan.file_size // 512 * 512  # what a shell counts in
+        assert limit == (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+        status = Path(f"/proc/{executor.pid}/status").read_text()
+        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+        assert ignored >> (signal.SIGXFSZ - 1) & 1
+        found = await executor.sane(closely=True)
+        live = executor._live
+        assert live is not None
+        assert os.fstat(live.image._descriptor).st_size < limit
+        assert live.log.position > 0
+        return found
+
+    found = with_executor(none(qemu_binary), base, body)
+    assert found.kind is ExitKind.ACCEPTED
+    assert not [event for event in found.events if "refused" in event]
 
 
 # -- what it cannot be started with -----------------------------------------------------------
@@ -458,15 +529,17 @@ def test_a_real_qemu_that_aborts_is_a_crash(qemu_binary: str, base: Path) -> Non
 
 
 @pytest.mark.qemu
-def test_a_real_qemu_that_is_stopped_is_blocked(qemu_binary: str, base: Path) -> None:
+def test_a_real_qemu_that_is_stopped_is_no_hang(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "WAIT_MAX_S", pace.BLOCKED_S + 1)
+
     async def body(executor: LoadvmExecutor) -> Execution:
         os.kill(executor.pid or 0, signal.SIGSTOP)
         return await executor.execute(executor.clean)
 
-    found = with_executor(none(qemu_binary), base, body)
-    assert found.kind is ExitKind.TIMED_OUT
-    assert found.escape is not None
-    assert found.escape.message == "blocked"
+    with pytest.raises(InfraError, match="neither answers nor sleeps"):
+        with_executor(none(qemu_binary), base, body)
 
 
 @pytest.mark.qemu

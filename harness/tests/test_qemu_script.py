@@ -29,13 +29,25 @@ from loadfuzz.repro.qemu_script import (
     STREAMS_MAX,
     machine_arguments,
     qemu_files,
+    stable_part,
     write_script,
 )
 
 NONE = MachineSpec("qemu-system-x86_64", "none")
 CRASH = Violation("clean-error", "it died", "accepted or refused", "SIGABRT: as was found")
 REFUSAL = Violation("idempotent", "refused after other loads", "taken", "Error -22")
+ABORTED = "killed by signal 6 (SIGABRT)"
 DIED = Execution(ExitKind.CRASHED, Depth.FIRST_SECTION, escape=Escape("SIGABRT", "", ()))
+
+SCRIPTED = """#!/bin/sh
+while read -r line; do
+    case $line in
+        'info status') echo 'VM status: paused' ;;
+        loadvm*) {action} ;;
+        quit) exit ;;
+    esac
+done
+"""
 
 WRAPPER = '''#!{python}
 """A QEMU to which something happens when it is to load for the n-th time."""
@@ -195,9 +207,9 @@ def test_every_snapshot_of_the_image_is_the_stream_that_was_loaded(
     [
         ("abort", 2, 1, "REPRODUCED: killed by signal 6 (SIGABRT)"),
         ("abort", 1, 1, "REPRODUCED: killed by signal 6 (SIGABRT)"),
-        ("exit 7", 2, 1, "REPRODUCED: ended with exit status 7"),
-        ("exit 255", 2, 1, "REPRODUCED: ended with exit status 255"),
-        ("stop", 2, 1, "REPRODUCED: does not end"),
+        ("exit 7", 2, 0, f"ends otherwise: ended with exit status 7, expected {ABORTED}"),
+        ("exit 255", 2, 0, f"ends otherwise: ended with exit status 255, expected {ABORTED}"),
+        ("stop", 2, 0, f"ends otherwise: does not end, expected {ABORTED}"),
         ("refuse", 2, 0, "not reproduced: QEMU goes on after all loads"),
         ("abort", 3, 0, "not reproduced: QEMU goes on after all loads"),
     ],
@@ -223,7 +235,7 @@ def test_what_happens_to_a_qemu_is_told(
         ("refuse", 2, 1, "REPRODUCED: s2 is refused after other loads"),
         ("refuse", 1, 0, "not reproduced: s2 is refused by a fresh QEMU too"),
         ("refuse", 9, 0, "not reproduced: s2 is taken after the other loads"),
-        ("abort", 2, 1, "REPRODUCED: killed by signal 6 (SIGABRT)"),
+        ("abort", 2, 0, f"ends otherwise: {ABORTED}, expected that it refuses"),
         ("abort", 1, 0, "not reproduced: s2 fails in a fresh QEMU too"),
     ],
 )
@@ -321,6 +333,97 @@ def test_nothing_that_a_stream_says_reaches_the_terminal(tmp_path: Path, qemu_bi
 
 
 # -- without one -------------------------------------------------------------------------------
+
+
+def died(
+    name: str, message: str = "", kind: ExitKind = ExitKind.CRASHED, depth: Depth = Depth.NOTHING
+) -> Execution:
+    return Execution(kind, depth, escape=Escape(name, message, ()))
+
+
+ASSERTION = "index_load: Assertion `n < 9' failed."
+HANG = died("hang", "busy", ExitKind.TIMED_OUT)
+STARVED = died("SIGTRAP", "GLib gave up without a word", ExitKind.OUT_OF_MEMORY)
+SAYS = "echo '{}'; kill -{} $$"
+NO_MEMORY = "g: failed to allocate 77 bytes"
+SEGMENT = "killed by signal 11 (SIGSEGV)"
+
+
+@pytest.mark.parametrize(
+    ("execution", "action", "status", "last"),
+    [
+        (died("SIGSEGV"), "kill -SEGV $$", 1, f"REPRODUCED: {SEGMENT}"),
+        (died("SIGSEGV"), "kill -ABRT $$", 0, f"ends otherwise: {ABORTED}, expected {SEGMENT}"),
+        *(
+            (died("SIGSEGV"), f"kill -{name} $$", 3,
+             f"cannot tell: killed by signal {number} (SIG{name}), from outside; see whether "
+             "memory ran out (dmesg)")
+            for name, number in (("HUP", 1), ("INT", 2), ("KILL", 9), ("TERM", 15))
+        ),
+        (died("SIGSEGV"), "echo 'x: terminating on signal 15 from pid 3'; exit", 3,
+         "cannot tell: ended with exit status 0, since somebody told it to end"),
+        (died("SIGABRT"), SAYS.format(NO_MEMORY, "ABRT"), 3,
+         f"cannot tell: {ABORTED} for want of memory; give it more, or see what else runs"),
+        (died("SIGSEGV"), SAYS.format(NO_MEMORY, "TRAP"), 3,
+         "cannot tell: killed by signal 5 (SIGTRAP) for want of memory; give it more, or see what "
+         "else runs"),
+        (STARVED, SAYS.format(NO_MEMORY, "ABRT"), 1, f"REPRODUCED: {ABORTED}"),
+        (STARVED, "kill -TRAP $$", 1, "REPRODUCED: killed by signal 5 (SIGTRAP)"),
+        (STARVED, "kill -SEGV $$", 0,
+         f"ends otherwise: {SEGMENT}, expected killed by signal 5 (SIGTRAP) for want of memory"),
+        (died("SIGABRT", "Assertion `n < #' failed: x.c:5"),
+         "echo \"q: x.c:5: Assertion \\`n < 17' failed: x.c:5\"; kill -ABRT $$", 1,
+         f"REPRODUCED: {ABORTED}"),
+        (died("SIGABRT", f"loading again: {ASSERTION}"),
+         f"echo \"q: i.c:5: {ASSERTION}\"; kill -ABRT $$".replace("`", "\\`"), 1,
+         f"REPRODUCED: {ABORTED}"),
+        (died("SIGABRT", ASSERTION), "echo 'y.c:5: f: Assertion other'; kill -ABRT $$", 0,
+         f'ends otherwise: {ABORTED}, expected {ABORTED} after "{ASSERTION}"'),
+        (died("exit status 3"), "exit 3", 1, "REPRODUCED: ended with exit status 3"),
+        (died("signal 35"), "exit 163", 1, None),
+        (HANG, "kill -SEGV $$", 0, f"ends otherwise: {SEGMENT}, expected that it does not end"),
+        (HANG, "exec sleep 60", 1, "REPRODUCED: does not end"),
+        (died("SIGSEGV"), "exec sleep 60", 0, f"ends otherwise: does not end, expected {SEGMENT}"),
+        (HANG, "yes 2>&-; exec sleep 60", 3, "cannot tell: it printed more than there is room for"),
+        (HANG, ":", 0, "not reproduced: QEMU goes on after all loads"),
+    ],
+)  # fmt: skip
+def test_only_the_end_that_was_found_is_reproduced(
+    tmp_path: Path, execution: Execution, action: str, status: int, last: str | None
+) -> None:
+    program = tmp_path / "scripted"
+    program.write_text(SCRIPTED.replace("{action}", action))
+    program.chmod(0o755)
+    scene = Scene(tmp_path, NONE, finding_of(b"QEVM", execution=execution))
+    limit = "3" if "sleep" in action else "30"
+    done, lines = scene.run(str(program), LOADFUZZ_TIMEOUT=limit)
+    assert done == status
+    assert last is None or lines[-1] == last
+
+
+@pytest.mark.parametrize("message", ["", "saving again", "saving again: busy", "#, # and #", "é"])
+def test_a_line_of_which_little_is_stable_is_not_expected(message: str) -> None:
+    assert stable_part(message) == ""
+
+
+def test_what_qemu_may_take_and_print_is_limited_by_the_stricter_limit(tmp_path: Path) -> None:
+    program = tmp_path / "scripted"
+    program.write_text(
+        '#!/bin/sh\necho "space $(ulimit -v) files $(ulimit -f)"\n'
+        + SCRIPTED.partition("\n")[2].replace("{action}", ":")
+    )
+    program.chmod(0o755)
+    spec = MachineSpec(str(program), "none", address_space_mb=3000)
+    scene = Scene(tmp_path, spec, finding_of(b"QEVM"))
+    script = scene.folder / SCRIPT
+    blocks = script.read_text().partition("file_blocks=")[2].split()[0]
+    for limit in (2_000_000, 4_000_000):
+        done = subprocess.run(
+            ["sh", "-c", f"ulimit -v {limit}; exec sh '{script}'"], env=scene.environment,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0
+        assert f"space {min(limit, 3000 << 10)} files {blocks}\n" in done.stdout
 
 
 def test_a_program_that_never_takes_a_command_is_no_qemu(tmp_path: Path) -> None:

@@ -237,6 +237,27 @@ def test_an_allocation_that_fails_is_out_of_memory(printed: str) -> None:
     assert "03:04" not in death.escape.message
 
 
+def test_a_placed_assertion_wins_over_words_about_memory() -> None:
+    printed = (
+        "qemu: warning: huge pages: Cannot allocate memory\n"
+        'a.c:5: f: Assertion `!"out of memory"\' failed.\n'
+        "cannot allocate a core file\n"
+    )
+    death = judge_death(Ending(-6, printed))
+    assert (death.kind, death.escape.frames) == (ExitKind.CRASHED, ("a.c:f:5",))
+
+
+def test_words_about_memory_before_other_last_words_are_none() -> None:
+    printed = "qemu: mlock failed: Cannot allocate memory\nfree(): invalid pointer\n"
+    assert judge_death(Ending(-6, printed)).kind is ExitKind.CRASHED
+
+
+def test_a_sanitizer_that_finds_no_memory_says_so_with_a_place() -> None:
+    printed = "SUMMARY: AddressSanitizer: out-of-memory ../a.c:5:3 in f\n"
+    death = judge_death(Ending(-6, printed))
+    assert (death.kind, death.escape.frames) == (ExitKind.OUT_OF_MEMORY, ("a.c:f:5",))
+
+
 @pytest.mark.parametrize(
     "ending",
     [
@@ -358,6 +379,16 @@ def test_a_process_that_sleeps_and_does_nothing_is_blocked() -> None:
     assert wait.look(1.0, 0.5, "S") == ""
     assert wait.look(1.0 + BLOCKED_S / 2, 0.5, "S") == ""
     assert wait.look(1.0 + BLOCKED_S, 0.5, "S") == "blocked"
+
+
+@pytest.mark.parametrize("state", ["D", "T", "t"])
+def test_a_process_that_waits_for_a_disk_or_was_stopped_is_lost_at_last(state: str) -> None:
+    wait = Wait(limit_s=2.0)
+    assert wait.look(BLOCKED_S, 0.0, state) == ""
+    assert wait.look(WAIT_MAX_S - 1, 0.0, state) == ""
+    # And what it waited then is no sleep.
+    assert wait.look(WAIT_MAX_S - 0.5, 0.0, "S") == ""
+    assert wait.look(WAIT_MAX_S, 0.0, state) == "lost"
 
 
 def test_a_process_that_is_not_let_run_is_waited_for_but_not_for_ever() -> None:

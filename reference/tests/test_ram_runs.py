@@ -253,6 +253,9 @@ class Listener:
     ) -> None:
         self.heard.append((flags, block, address, count, start, end))
 
+    def array(self, start: int, size: int, values: list[int]) -> None:
+        raise AssertionError("no arrays")
+
     def problem(self, error: LoadError) -> None:
         raise AssertionError(error)
 

@@ -6,7 +6,8 @@ for each.
 
 ========== ===============================================================================
 bare       the same bytes written over the snapshot and ``loadvm`` sent, nothing else
-persistent :class:`~loadfuzz.qemu.loadvm.LoadvmExecutor`, as a campaign uses it
+persistent :class:`~loadfuzz.qemu.loadvm.LoadvmExecutor`; a campaign has spare processes beside
+           it, which are for inputs that kill, and looks closely at what is new
 fresh      a new process for each stream, started when the one before is gone
 incoming   the pool of processes already started with ``-incoming``
 ========== ===============================================================================

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadfuzz.abc import RemoteTarget, Target
+    from loadfuzz.errors import InfraError
     from loadfuzz.inputs import Seed
     from loadfuzz.qemu.differential import Comparison
     from loadfuzz.rng import Rng
@@ -31,16 +32,20 @@ yours, and say where they disagree: accepted or refused, and at which section an
 The reference's machine is built from the stream's own vmdesc. Streams are the target's
 seeds (or --seeds) and mutants of them. What is known to differ, since the reference is
 strict on purpose and releases mend things, is counted under its name; the rest is shown
-with the words of both, and kept with --out.
+with the words of both, and kept with --out as soon as it is found. After Ctrl-C what was
+compared until then is told.
 
 \b
 Examples:
   loadfuzz diff qemu:pc
-  loadfuzz diff qemu:q35 --qemu ./qemu-system-x86_64 --streams 2k --out differences
+  loadfuzz diff qemu:q35 --qemu ./qemu-system-x86_64 --streams 2k --out found
   loadfuzz diff --command './loader {input}'
 
 \b
-Exit codes:  0 nothing unexplained, 1 something is, 2 wrong arguments, 3 no loader
+Exit codes:
+  0  nothing unexplained   2  wrong arguments
+  1  something is          3  there is no loader
+  130  interrupted, nothing unexplained until then
 """
 
 
@@ -98,17 +103,24 @@ def command(
     given = _seeds(loader, seeds)
     reference = _reference_for(given)
     streams = _streams(reference, [one.stream for one in given], count, Rng(seed))
-    made = asyncio.run(_compare(reference, loader, streams))
+    found = Found(streams, out)
+    interrupted = False
+    try:
+        asyncio.run(_compare(reference, loader, streams, found))
+    except KeyboardInterrupt:
+        interrupted = True
+        print(f"interrupted after {len(found.made)} of {len(streams)} streams", file=sys.stderr)
+    made, skipped = found.made, found.skipped
     unexplained = [one for one in made if one.unexplained]
-    if out is not None:
-        _keep(out, streams, {one.digest for one in unexplained})
     if as_json:
-        print(_json_of(spec, made))
+        print(_json_of(spec, made, skipped))
     else:
-        print("\n".join(summary(made)))
+        print("\n".join(summary(made, skipped)))
         if unexplained and out is not None:
             print(f"these streams are in {out}, each named by its digest")
-    return ExitCode.FINDINGS if unexplained else ExitCode.CLEAN
+    if unexplained:
+        return ExitCode.FINDINGS
+    return ExitCode.INTERRUPTED if interrupted else ExitCode.CLEAN
 
 
 def _seeds(loader: "RemoteTarget", paths: tuple[Path, ...]) -> "list[Seed]":
@@ -161,9 +173,45 @@ def _streams(reference: "Target", seeds: list[bytes], count: int, rng: "Rng") ->
     return list(found)[:count]
 
 
+class Found:
+    """What was compared until now; what is unexplained is written at once.
+
+    Args:
+        streams: all that are compared.
+        out: folder for those, ``None`` for none.
+
+    Attributes:
+        made: comparisons, in order.
+        skipped: streams about which nothing could be said.
+    """
+
+    def __init__(self, streams: list[bytes], out: Path | None) -> None:
+        self.made: list[Comparison] = []
+        self.skipped = 0
+        self._streams = streams
+        self._out = out
+
+    def add(self, one: "Comparison") -> None:
+        """A comparison was made.
+
+        Raises:
+            InfraError: its stream cannot be written.
+        """
+        # They come in the order of the streams.
+        stream = self._streams[len(self.made) + self.skipped]
+        self.made.append(one)
+        if one.unexplained and self._out is not None:
+            _keep(self._out, one.digest, stream)
+
+    def skip(self, _: bytes, error: "InfraError") -> None:
+        """A stream was skipped."""
+        self.skipped += 1
+        print(f"a stream is skipped: {error}", file=sys.stderr, flush=True)
+
+
 async def _compare(
-    reference: "Target", loader: "RemoteTarget", streams: list[bytes]
-) -> "list[Comparison]":
+    reference: "Target", loader: "RemoteTarget", streams: list[bytes], found: Found
+) -> None:
     import tempfile
 
     from loadfuzz.qemu.differential import compare, reference_of
@@ -171,7 +219,7 @@ async def _compare(
     ours = reference_of(reference)
     with tempfile.TemporaryDirectory(prefix="loadfuzz-") as folder:
         async with loader.executor(Path(folder), LOAD_TIMEOUT_S, explain=False) as executor:
-            return await compare(ours, executor, _telling(streams))
+            await compare(ours, executor, _telling(streams), told=found.add, skipped=found.skip)
 
 
 def _telling(streams: list[bytes]) -> "Iterator[bytes]":
@@ -186,21 +234,17 @@ def _telling(streams: list[bytes]) -> "Iterator[bytes]":
         yield stream
 
 
-def _keep(out: Path, streams: list[bytes], digests: set[str]) -> None:
-    from loadfuzz.inputs import digest_of
+def _keep(out: Path, digest: str, stream: bytes) -> None:
     from loadfuzz.storage import explain, write_atomic
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for stream in streams:
-            digest = digest_of(stream)
-            if digest in digests:
-                write_atomic(out / digest, stream)
+        write_atomic(out / digest, stream)
     except OSError as error:
         raise explain(error, f"writing to {out}") from error
 
 
-def _json_of(spec: str, made: "list[Comparison]") -> str:
+def _json_of(spec: str, made: "list[Comparison]", skipped: int) -> str:
     from loadfuzz import codec
     from loadfuzz.qemu.differential import words_of
 
@@ -217,6 +261,7 @@ def _json_of(spec: str, made: "list[Comparison]") -> str:
     value = {
         "target": spec,
         "streams": len(made),
+        "skipped": skipped,
         "unexplained": sum(one.unexplained for one in made),
         "differences": [row for row, one in zip(rows, made, strict=True)
                         if not one.agreement.agrees],

@@ -2,7 +2,7 @@
 
 A hang is told from slowness by what the kernel counts for the session's processes: a load
 that used up its limit of CPU time hangs, and so does one that slept as long; one that only
-stood in line for a processor is slow.
+stood in line for a processor is slow, and so is one that waits for a disk or was stopped.
 
 Part of :mod:`loadfuzz.executors.starter`, so it imports the standard library only.
 """
@@ -33,6 +33,8 @@ REPORT_S: Final = 2.0
 """How long a command that is told to abort may write its report."""
 REAP_S: Final = 5.0
 """How long a killed process may take to be gone."""
+HELD: Final = frozenset({"D", "T", "t"})
+"""States of a thread that is not let (proc(5)): it waits for a disk, or was stopped."""
 PIDS_MAX: Final = 1024
 """Processes that may be left of one run: a command that starts more is ended bit by bit."""
 
@@ -138,6 +140,7 @@ def attend(pid: int, said: int, feed: Feed | None, limit_s: float) -> Run:
     os.set_blocking(said, False)
     words = _Words()
     stopped = ""
+    held_s = 0.0
     hearing = True
     look_at = begun + limit_s
     give_up_at = 0.0
@@ -153,7 +156,7 @@ def attend(pid: int, said: int, feed: Feed | None, limit_s: float) -> Run:
                 _kill(pid, signal.SIGKILL)
                 give_up_at = now + REAP_S
             elif not stopped and now >= look_at:
-                stopped, pause_s = _look(limit_s, pid, now - begun)
+                stopped, pause_s, held_s = _look(limit_s, pid, now - begun, held_s)
                 look_at = now + pause_s
                 if stopped:
                     # A sanitizer, and Python, then say where they are.
@@ -222,28 +225,34 @@ def _pidfd_of(pid: int) -> int:
         return -1
 
 
-def _look(limit_s: float, pid: int, wall_s: float) -> tuple[str, float]:
-    """Whether the session hangs, and how, or else when to look again."""
-    cpu_s, queued_s = usage_of_session(pid)
-    slept_s = wall_s - cpu_s - queued_s
+def _look(limit_s: float, pid: int, wall_s: float, held_s: float) -> tuple[str, float, float]:
+    """Whether the session hangs, and how, or else when to look again; and ``held_s`` anew, the
+    seconds of the time so far that do not count as sleep: since the kernel does not count
+    them, all that came before a look at which a thread was held are."""
+    cpu_s, queued_s, held = usage_of_session(pid)
+    waited_s = wall_s - cpu_s - queued_s
+    if held:
+        held_s = waited_s
+    slept_s = waited_s - held_s
     if cpu_s >= limit_s:
-        return "cpu", 0.0
+        return "cpu", 0.0, held_s
     if slept_s >= limit_s:
-        return "sleep", 0.0
+        return "sleep", 0.0, held_s
     if wall_s >= limit_s * SLOW_TIMES:
-        return "slow", 0.0
-    return "", max(limit_s - max(cpu_s, slept_s), LOOK_S_MIN)
+        return "slow", 0.0, held_s
+    return "", max(limit_s - max(cpu_s, slept_s), LOOK_S_MIN), held_s
 
 
-def usage_of_session(leader: int) -> tuple[float, float]:
-    """CPU seconds that the processes of a session have used, and seconds that their threads
-    stood in line for a processor; zeros where there is no ``/proc``."""
+def usage_of_session(leader: int) -> tuple[float, float, bool]:
+    """CPU seconds that the processes of a session have used, seconds that their threads stood
+    in line for a processor, and whether one is :data:`HELD`; zeros where there is no ``/proc``."""
     tick = os.sysconf("SC_CLK_TCK")
     used = queued = 0.0
+    held = False
     try:
         names = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return 0.0, 0.0
+        return 0.0, 0.0, False
     for name in names:
         with suppress(OSError, ValueError, IndexError):  # it may end while it is looked at
             with open(f"/proc/{name}/stat", "rb") as file:
@@ -252,9 +261,11 @@ def usage_of_session(leader: int) -> tuple[float, float]:
                 continue
             used += sum(map(int, fields[11:15])) / tick
             for thread in os.listdir(f"/proc/{name}/task"):
+                with open(f"/proc/{name}/task/{thread}/stat", "rb") as file:
+                    held |= file.read().rpartition(b")")[2].split()[0].decode() in HELD
                 with open(f"/proc/{name}/task/{thread}/schedstat", "rb") as file:
                     queued += int(file.read().split()[1]) / 1e9
-    return used, queued
+    return used, queued, held
 
 
 def _sweep() -> None:

@@ -114,8 +114,9 @@ class CommandExecutor:
             closely: makes no difference: there is nothing closer to look at.
 
         Raises:
-            UsageError: the command cannot be run, or its exit status has no meaning.
-            InfraError: nothing can be said about the stream.
+            UsageError: its limit of memory leaves no room for its sanitizer.
+            InfraError: nothing can be said about the stream, or the command cannot be run any
+                more.
         """
         child = self._child
         if child is None or self._answer is not None:

@@ -32,7 +32,8 @@ class CommandSpec:
         accept: exit statuses that mean: loaded.
         reject: those that mean: refused; empty for all that are named nowhere else, but
             126 to 192, with which a shell speaks of other things (see
-            :func:`loadfuzz.executors.command_verdict.verdict_of`).
+            :func:`loadfuzz.executors.command_verdict.verdict_of`).  Where some are named, one
+            that is named nowhere is a crash.
         crash: those that mean a crash.
         crash_patterns: regular expressions; a line of stderr in which one is found means a
             crash, whatever the exit status.

@@ -39,14 +39,20 @@ def verdict_of(spec: CommandSpec, run: Run) -> Execution:
     In this order: we ended it, so it hangs; a sanitizer, a pattern, a signal, a Python
     traceback or an exit status of its own says that it crashed, or ran out of memory; its exit
     status says accepted or refused.  Statuses that the user did not name: 126 and 127 are a
-    shell that found no loader, 129 to 192 one whose loader a signal ended, all others refuse.
+    shell that found no loader, 129 to 192 one whose loader a signal ended, all others refuse,
+    or are a crash where ``reject=`` names those that refuse.
 
     Raises:
-        UsageError: the command is not what it was thought to be.
-        InfraError: it was ended from outside.
+        UsageError: the command has a sanitizer that its limit of memory leaves no room for.
+        InfraError: it was ended from outside, or could not be run: the program was there when
+            the executor was opened, so it is being built anew, or the machine is short of
+            something.
     """
     if run.failed:
-        raise UsageError(f"cannot run {spec.command!r}: {run.failed}; is it a program?")
+        raise InfraError(
+            f"cannot run {spec.command!r}: {run.failed}; is it a program, is it being built anew, "
+            "or does the machine lack memory or processes?"
+        )
     if NO_SHADOW in run.stderr:
         raise UsageError(
             f"{spec.command!r} has a sanitizer that needs terabytes of addresses; give the target "
@@ -54,8 +60,8 @@ def verdict_of(spec: CommandSpec, run: Run) -> Execution:
         )
     if run.stopped == "slow":
         raise InfraError(
-            "the machine is too busy: a load neither ran nor waited, it stood in line for a "
-            "processor; use fewer workers"
+            "the machine is too busy: a load neither ran nor slept, it stood in line for a "
+            "processor, waited for a disk or was stopped; use fewer workers"
         )
     report = sanitizer_report(run.stderr)
     if run.stopped:
@@ -113,17 +119,15 @@ def _answer(spec: CommandSpec, run: Run) -> Execution:
     if status in spec.accept:
         return Execution(ExitKind.ACCEPTED, Depth.ACCEPTED, cpu_s=run.cpu_s)
     if status not in spec.reject:
-        if spec.reject:
-            raise UsageError(
-                f"{spec.command!r} exits with {status}, which is neither accept= nor reject= nor "
-                f"crash=; say which it is. It said: {_last_line(run.stderr) or 'nothing'}"
-            )
         if status in (CANNOT_RUN, CANNOT_RUN + 1):
-            raise UsageError(
+            raise InfraError(
                 f"{spec.command!r} exits with {status}, as a shell does that cannot run a command; "
                 f"if it is an answer, name it: reject={status}. "
                 f"It said: {_last_line(run.stderr) or 'nothing'}"
             )
+        if spec.reject:
+            # No way to end that the loader's user knows of. To ask would end a campaign.
+            return _died(run, Escape(f"exit status {status}", _last_line(run.stderr), ()))
     return Execution(
         ExitKind.REJECTED,
         Depth.NOTHING,

@@ -21,6 +21,7 @@ from loadfuzz.errors import InfraError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
 from loadfuzz.inputs import WHOLE, digest_of
 from savevm import LoadError
+from savevm.constants import QEMU_VM_SECTION_FOOTER
 
 STREAMS_MAX: Final = 100_000
 """Streams of one comparison: an hour of fresh QEMUs, and the results of all are kept."""
@@ -28,6 +29,9 @@ WORDS_MAX: Final = 160
 """Characters of a loader's words in a row of the summary."""
 WIDTH: Final = 79
 """Columns of a summary's explanations."""
+SKIPPED_MAX: Final = 16
+"""Streams in a row that may be skipped: one of a machine that is short of something for a while;
+more mean that it stays so."""
 ROWS_MAX: Final = 200
 """Unexplained differences in a summary; who has more looks at these first."""
 
@@ -35,6 +39,8 @@ _FILE: Final = "differences.toml"
 _KEYS: Final = frozenset({"name", "reason", "ours", "theirs", "ours_text", "theirs_text"})
 _NAMELESS: Final = re.compile(r"^section 0x")
 """How the reference names a section that has no name; QEMU says none."""
+_MISSING_FOOTER: Final = re.compile(r"Missing section footer for (.*?)(?:$| - )")
+_SECTION_ID_SIZE: Final = 4
 _INDEX: Final = re.compile(r"\[\d+\]")
 
 Reference: TypeAlias = Callable[[bytes], Execution]
@@ -129,32 +135,65 @@ def reference_of(target: Target) -> Reference:
 
 
 async def compare(
-    reference: Reference, executor: Executor, streams: Iterable[bytes]
+    reference: Reference,
+    executor: Executor,
+    streams: Iterable[bytes],
+    *,
+    told: Callable[[Comparison], None] | None = None,
+    skipped: Callable[[bytes, InfraError], None] | None = None,
 ) -> list[Comparison]:
     """Give each stream to both loaders.
+
+    A stream about which QEMU's surroundings let nothing be said is given to it once more, and
+    then skipped.  Cancellation leaves what was told; the executor needs to be renewed.
 
     Args:
         reference: see :func:`reference_of`; its machine has to be QEMU's.
         executor: a QEMU whose every load finds a fresh machine
             (:func:`loadfuzz.qemu.incoming_pool.incoming_executor`).
         streams: at most :data:`STREAMS_MAX`.
+        told: called with each comparison as it is made.
+        skipped: called with each stream that is skipped, and why.
 
     Raises:
-        InfraError: QEMU cannot be spoken to, or there are more streams.
+        InfraError: no QEMU can be had any more, more than :data:`SKIPPED_MAX` streams in a row
+            would be skipped, or there are more streams.
         UsageError: QEMU cannot be started any more.
     """
     made: list[Comparison] = []
-    for stream in streams:
-        if len(made) >= STREAMS_MAX:
+    missed = 0
+    for number, stream in enumerate(streams):
+        if number >= STREAMS_MAX:
             raise InfraError(f"more than {STREAMS_MAX:,} streams; compare them in several runs")
-        theirs = await executor.execute(stream)
+        try:
+            theirs = await _execute_again(executor, stream)
+        except InfraError as error:
+            missed += 1
+            if missed > SKIPPED_MAX:
+                raise
+            if skipped is not None:
+                skipped(stream, error)
+            await executor.renew()
+            continue
+        missed = 0
         if theirs.kind.ends_process:
             await executor.renew()
         ours = reference(stream)
         agreement = agreement_of(ours, theirs)
-        explanation = None if agreement.agrees else explain(ours, theirs)
+        explanation = None if agreement.agrees else explain(ours, theirs, stream)
         made.append(Comparison(digest_of(stream), ours, theirs, agreement, explanation))
+        if told is not None:
+            told(made[-1])
     return made
+
+
+async def _execute_again(executor: Executor, stream: bytes) -> Execution:
+    """Load a stream; once more where nothing can be said the first time."""
+    try:
+        return await executor.execute(stream)
+    except InfraError:
+        await executor.renew()
+        return await executor.execute(stream)
 
 
 def agreement_of(ours: Execution, theirs: Execution) -> Agreement:
@@ -167,17 +206,34 @@ def agreement_of(ours: Execution, theirs: Execution) -> Agreement:
     return Agreement.DIFFER
 
 
-def explain(ours: Execution, theirs: Execution) -> Explanation | None:
+def explain(ours: Execution, theirs: Execution, stream: bytes = b"") -> Explanation | None:
     """The known difference that two verdicts which do not agree are an example of.
 
     Args:
         ours: of the reference.
         theirs: of QEMU.
+        stream: that both were given, b"" if it is not there to be looked into.
     """
+    if stream and ours.kind is ExitKind.ACCEPTED and _lacks_footer(stream, words_of(theirs)):
+        return None  # nothing excuses a reference that has not missed it
     for difference in _table():
         if difference.fits(ours, theirs):
             return difference.explanation
     return None
+
+
+def _lacks_footer(stream: bytes, words: str) -> bool:
+    """Whether a footer that QEMU misses is nowhere behind the head of its section: the mark, and
+    the section's id (``save_section_footer`` in migration/savevm.c)."""
+    missed = _MISSING_FOOTER.search(words)
+    if missed is None:
+        return False
+    name = missed[1].encode("utf-8", "surrogateescape")
+    at = stream.find(bytes([len(name)]) + name, _SECTION_ID_SIZE) if len(name) < 256 else -1
+    if at < 0:
+        return False  # QEMU shows names that are no text otherwise than they are
+    footer = bytes([QEMU_VM_SECTION_FOOTER]) + stream[at - _SECTION_ID_SIZE : at]
+    return stream.find(footer, at + len(name)) < 0
 
 
 def known_differences() -> tuple[Explanation, ...]:
@@ -194,11 +250,17 @@ def words_of(execution: Execution) -> str:
     return ""
 
 
-def summary(comparisons: Sequence[Comparison]) -> list[str]:
+def summary(comparisons: Sequence[Comparison], skipped: int = 0) -> list[str]:
     """Rows for a report: how often they agree, what explains how many of the differences,
-    and each that nothing explains, with the words of both."""
+    and each that nothing explains, with the words of both.
+
+    Args:
+        comparisons: those that were made.
+        skipped: streams about which nothing could be said.
+    """
     counts = Counter(comparison.agreement for comparison in comparisons)
     rows = [f"{len(comparisons):6d} streams"]
+    rows += [f"{skipped:6d} skipped"] if skipped else []
     rows += [f"{counts[agreement]:6d} {agreement}" for agreement in Agreement]
     reasons = Counter(made.explanation for made in comparisons if made.explanation is not None)
     for explanation, count in reasons.most_common():

@@ -1,7 +1,10 @@
 """A stream given to a real QEMU over ``-incoming``: the judge of what we write.
 
-One fresh process per stream, with a true end of file behind it.  Slow (some
-tens of loads a second) and certain; the QEMU executor comes with the campaign.
+One fresh process per stream, with a true end of file behind it, started when it is needed:
+slow and certain.  The pool in :mod:`.incoming_pool` is the executor of a campaign, made for
+many streams that may kill QEMU, and for what a verdict tells of a bug.  This is for tests and
+tools that ask whether a QEMU takes what we wrote, in its own words, and what it then saves
+again; a QEMU that hangs is no finding here.
 """
 
 import asyncio

@@ -19,20 +19,18 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.errors import InfraError, UsageError
-from loadfuzz.execution import Depth, Escape, Execution, ExitKind
+from loadfuzz.execution import Depth, Execution, ExitKind
 from loadfuzz.qemu import tracelog
-from loadfuzz.qemu.asking import BLOCKED, BUSY, BUSY_LOOKS, LOST, FailedError
+from loadfuzz.qemu.asking import FailedError, Watch, ask, judge_failure
 from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.closer import RUNNING, STOPPING, status_of
 from loadfuzz.qemu.incoming_verdicts import judge_end, judge_refusal, mumbled
 from loadfuzz.qemu.instance import place_for
-from loadfuzz.qemu.listener import Listener, Watch, progress_of, reason_of
+from loadfuzz.qemu.listener import Listener, progress_of, reason_of
 from loadfuzz.qemu.loadvm import GUEST_RUN_S
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode
-from loadfuzz.qemu.pace import WAIT_MAX_S, Pace
-from loadfuzz.qemu.process import REAP_DEADLINE_S
-from loadfuzz.qemu.vitals import backtraces, common_calls
+from loadfuzz.qemu.pace import Pace
 
 READY_MAX: Final = 16
 """Processes that may wait for their stream; each takes some 40 MB."""
@@ -61,18 +59,15 @@ class IncomingExecutor:
     Attributes:
         generation: of the process that loads, or loaded last; 0 before the first.  Each load
             has a process of its own, so it goes up with each.
-        share: part of the CPU limit after which a load is a hang: less than 1.0 where a hang
-            is confirmed later, with all of the limit.
     """
 
     __slots__ = (
         "_base", "_ending", "_live", "_load_timeout_s", "_pace", "_ready", "_spec", "_waiting",
-        "generation", "share",
+        "generation",
     )  # fmt: skip
 
     def __init__(self, spec: MachineSpec, base: Path, load_timeout_s: float, ready: int) -> None:
         self.generation = 0
-        self.share = 1.0
         self._spec = spec
         self._base = base
         self._load_timeout_s = load_timeout_s
@@ -189,14 +184,14 @@ class IncomingExecutor:
             if closely and execution.kind is ExitKind.ACCEPTED:
                 events += await self._run_guest(live)
         except FailedError as failed:
-            execution = await _judge_failure(live, failed, cpu_before_s)
+            execution = await judge_failure(live, failed, cpu_before_s, judge=judge_end)
             if closely:
                 events += live.log.take()
         return replace(execution, events=tuple(events)) if closely else execution
 
     async def _load(self, live: Listener, stream: bytes) -> Execution:
         """Give it the stream, and ask until it has a verdict."""
-        watch = self._watch(live, "")
+        watch = Watch(live, "", self._load_timeout_s, self._pace.deadline_s)
         live.feed(stream, lambda: live.monitor.send(_QUERY))
         self._refill()
         pause_s = _PAUSE_MIN_S
@@ -225,49 +220,17 @@ class IncomingExecutor:
         return [] if status == "paused" else [f"guest {status}"]
 
     async def _ask(self, live: Listener, commands: Sequence[bytes], doing: str) -> list[Reply]:
-        watch = self._watch(live, doing)
-        live.monitor.send(*commands)
-        return await watch.answers(len(commands))
-
-    def _watch(self, live: Listener, doing: str) -> Watch:
-        return Watch(live, doing, self._load_timeout_s * self.share, self._pace.deadline_s)
+        limit_s, first_look_s = self._load_timeout_s, self._pace.deadline_s
+        return await ask(live, commands, doing, limit_s=limit_s, first_look_s=first_look_s)
 
 
 async def _refusal(live: Listener, reply: Reply, cpu_s: float) -> Execution:
     """The verdict on one that says itself that the load failed."""
     code = await live.process.wait(EXIT_S)
     if code is not None:
-        judgement = judge_end(live.process.ending(code))
-        return Execution(
-            judgement.kind, judgement.depth, judgement.refusal, judgement.escape, cpu_s
-        )
+        return replace(judge_end(live.process.ending(code)), cpu_s=cpu_s)
     judged = judge_refusal(live.process.news() or reason_of(reply))
     return Execution(ExitKind.REJECTED, judged.depth, judged.refusal, cpu_s=cpu_s)
-
-
-async def _judge_failure(live: Listener, failed: FailedError, cpu_before_s: float) -> Execution:
-    """The verdict on one that ended, which is how QEMU refuses, or that hangs.
-
-    Raises:
-        InfraError: it was ended from outside, or nothing can be said.
-    """
-    cpu_s = max(live.clock.now_s() - cpu_before_s, 0.0)
-    if failed.seen == LOST:
-        raise InfraError(
-            f"QEMU neither answers nor sleeps nor gets to work for {WAIT_MAX_S:.0f} s; "
-            "use fewer workers, or see what else the machine does"
-        )
-    if not failed.seen:
-        code = await live.process.wait(REAP_DEADLINE_S)
-        if code is not None:
-            end = judge_end(live.process.ending(code), failed.doing)
-            return Execution(end.kind, end.depth, end.refusal, end.escape, cpu_s)
-        failed = FailedError(failed.doing or "ending", BLOCKED)
-    message = f"{failed.doing}: {failed.seen}" if failed.doing else failed.seen
-    looks = BUSY_LOOKS if failed.seen == BUSY else 1
-    frames = common_calls(await backtraces(live.process.pid, looks))
-    depth = Depth.ACCEPTED if failed.doing else Depth.FIRST_SECTION
-    return Execution(ExitKind.TIMED_OUT, depth, None, Escape("hang", message, frames), cpu_s)
 
 
 @contextlib.asynccontextmanager

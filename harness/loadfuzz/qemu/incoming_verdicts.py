@@ -9,10 +9,9 @@ judged by :mod:`.verdicts`: the same stream then has the same refusal both ways.
 import errno
 import os
 import re
-from dataclasses import dataclass
 from typing import Final
 
-from loadfuzz.execution import Depth, Escape, ExitKind, Refusal
+from loadfuzz.execution import Depth, Execution, ExitKind
 from loadfuzz.qemu.process import Ending
 from loadfuzz.qemu.verdicts import Judged, judge_death, judge_reply
 
@@ -31,25 +30,8 @@ _SANITIZER: Final = re.compile(r"\w+Sanitizer\b|runtime error: ")
 """A sanitizer's last words: it, too, ends a process with status 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the end of a QEMU that was given a stream means.
-
-    Attributes:
-        kind: never ACCEPTED.
-        depth: how deep the loader came.
-        refusal: for REJECTED.
-        escape: for all others.
-    """
-
-    kind: ExitKind
-    depth: Depth
-    refusal: Refusal | None = None
-    escape: Escape | None = None
-
-
-def judge_end(ending: Ending, doing: str = "") -> Judgement:
-    """What the end of a process means.
+def judge_end(ending: Ending, doing: str = "") -> Execution:
+    """What the end of a QEMU that was given a stream means; never an acceptance.
 
     Args:
         ending: of the process.
@@ -68,9 +50,9 @@ def judge_end(ending: Ending, doing: str = "") -> Judgement:
     )
     if refused:
         judged = judge_refusal(ending.said)
-        return Judgement(ExitKind.REJECTED, judged.depth, refusal=judged.refusal)
+        return Execution(ExitKind.REJECTED, judged.depth, refusal=judged.refusal)
     depth = Depth.ACCEPTED if doing else Depth.FIRST_SECTION
-    return Judgement(death.kind, depth, escape=death.escape)
+    return Execution(death.kind, depth, escape=death.escape)
 
 
 def judge_refusal(printed: str) -> Judged:

@@ -14,7 +14,7 @@ from loadfuzz.qemu import qcow2
 from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import Monitor, encode
-from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of
+from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of
 from loadfuzz.qemu.tracelog import TraceLog
 from loadfuzz.qemu.vitals import CPUClock
 
@@ -25,6 +25,9 @@ CLEAN: Final = "s1"
 AGAIN: Final = "again"
 """Snapshot that is made, loaded and deleted after a load."""
 SHARED_MEMORY: Final = Path("/dev/shm")
+SAVED_TIMES: Final = 8
+"""How many times as long as the clean state, its memory apart, one saved after a load may be:
+there are few lists in it that could grow.  The clean slot is one of them."""
 TRANSLATION_MB: Final = 32
 """Room for translated code: TCG takes 1 GiB of address space otherwise, and a guest that runs
 for some milliseconds fills no more."""
@@ -45,6 +48,12 @@ class Plan:
     base: Path
     clean: bytes
     capacity: int
+
+    @property
+    def file_size(self) -> int:
+        """Bytes that a file of a process may grow to: what it prints, or its image with a state
+        saved again in it, beside the machine's memory."""
+        return PRINTED_MAX + self.capacity + SAVED_TIMES * len(self.clean)
 
 
 class Instance:
@@ -96,7 +105,9 @@ class Instance:
             image.write(INPUT, plan.clean)
             log = TraceLog(folder / "log")
             more = [*accelerator(plan.spec), "-no-shutdown", *qcow2.blockdev(image.path)]
-            process = plan.spec.start(folder / "stderr", [*more, *log.arguments()])
+            process = plan.spec.start(
+                folder / "stderr", [*more, *log.arguments()], file_size=plan.file_size
+            )
         except BaseException as error:
             if image is not None:
                 image.close()

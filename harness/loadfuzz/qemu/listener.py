@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.errors import InfraError, UsageError
-from loadfuzz.qemu.asking import LOOK_S, FailedError
 from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.instance import accelerator
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import Monitor, Reply, encode
-from loadfuzz.qemu.pace import Wait
-from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of
+from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of
 from loadfuzz.qemu.tracelog import TraceLog
-from loadfuzz.qemu.vitals import CPUClock, state_of
+from loadfuzz.qemu.vitals import CPUClock
 
 _NAME: Final = "stream"
 """What QEMU calls the descriptor."""
@@ -100,7 +98,7 @@ class Listener:
                     "raise the limit of open files"
                 ) from error
             more = [*accelerator(spec), "-no-shutdown", "-incoming", "defer", *log.arguments()]
-            process = spec.start(folder / "stderr", more)
+            process = spec.start(folder / "stderr", more, file_size=PRINTED_MAX)
             undo.pop_all()
         with theirs, contextlib.suppress(OSError):  # if it has ended, being ready shows it
             socket.send_fds(process.channel, [_BLANK], [theirs.fileno()])
@@ -213,82 +211,3 @@ def reason_of(reply: Reply) -> str:
             return text
         case _:
             return ""
-
-
-class Watch:
-    """Waiting for answers of a QEMU that may die or hang over them.
-
-    Args:
-        live: the QEMU.
-        doing: what it is told to do, "" for the load itself.
-        limit_s: CPU seconds after which it counts as a hang.
-        first_look_s: wall seconds after which to begin to look.
-    """
-
-    __slots__ = (
-        "_before_s", "_cpu_before_s", "_doing", "_first_look_s", "_last", "_live", "_loop",
-        "_wait",
-    )  # fmt: skip
-
-    def __init__(self, live: Listener, doing: str, limit_s: float, first_look_s: float) -> None:
-        self._live = live
-        self._doing = doing
-        self._first_look_s = first_look_s
-        self._loop = asyncio.get_running_loop()
-        self._before_s = self._loop.time()
-        self._cpu_before_s = live.clock.now_s()
-        self._wait = Wait(limit_s)
-        self._last = Wait(limit_s)
-
-    @property
-    def waited_s(self) -> float:
-        """Wall seconds since this was made."""
-        return self._loop.time() - self._before_s
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds that QEMU has used since."""
-        return self._live.clock.now_s() - self._cpu_before_s
-
-    async def answers(self, count: int) -> list[Reply]:
-        """The next answers.
-
-        Raises:
-            FailedError: it died or hangs.
-            InfraError: what it answers is no QMP.
-        """
-        monitor = self._live.monitor
-        if not await monitor.wait(count, self._first_look_s):
-            while True:  # until there is an answer, or at most pace.WAIT_MAX_S
-                self.look()
-                if await monitor.wait(count, LOOK_S):
-                    break
-        answers = monitor.replies(count)
-        if len(answers) < count:
-            raise FailedError(self._doing)
-        return answers
-
-    def look(self) -> None:
-        """See how it fares while it does not answer.
-
-        Raises:
-            FailedError: it hangs.
-        """
-        self._fail(self._wait.look(self.waited_s, self.cpu_s, state_of(self._live.process.pid)))
-
-    def look_between(self) -> None:
-        """See how it fares between two questions: it answers, and still has no verdict.
-
-        Raises:
-            FailedError: it works for ever, or has not got on from one question to the next
-                for so long that it waits for what does not come.
-        """
-        last, waited_s, cpu_s = self._last, self.waited_s, self.cpu_s
-        seen = last.look(waited_s, cpu_s, "S")
-        # Answering takes some time, too: that must not add up.
-        last.cpu_s = cpu_s
-        self._fail(seen)
-
-    def _fail(self, seen: str) -> None:
-        if seen:
-            raise FailedError(self._doing, seen)

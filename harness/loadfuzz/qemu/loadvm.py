@@ -31,6 +31,7 @@ from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode, encode_hmp
 from loadfuzz.qemu.pace import Pace
+from loadfuzz.qemu.process import PRINTED_MAX
 from loadfuzz.qemu.rehearsal import Look, rehearse, remark
 from loadfuzz.qemu.secondopinion import is_silent, without_memory
 from loadfuzz.qemu.verdicts import judge_reply
@@ -43,6 +44,9 @@ GROWTH_MAX: Final = 256 << 20
 """Bytes that a process may have grown by; a load that leaks then does not take all memory."""
 VITALS_EVERY: Final = 256
 """Loads after which a process's memory is looked at: half a second of them."""
+LOG_POSITION_MAX: Final = PRINTED_MAX // 2
+"""Bytes that a process may have logged: what it logs in one load must find room below the limit
+of its files.  A pc reaches that after 370 loads that are looked at closely."""
 SPARES_MAX: Final = 8
 """Processes that may wait for their turn; each takes some 40 MB."""
 GUEST_RUN_S: Final = 0.005
@@ -85,21 +89,18 @@ class LoadvmExecutor:
         generation: of the process that runs now; 1 for the first.  It goes up with
             :meth:`renew`, and at the beginning of an :meth:`execute` that finds that the
             process has become too old: what the loads before had left is then gone.
-        share: part of the CPU limit after which a load is a hang: less than 1.0 where a hang
-            is confirmed later, with all of the limit.
         clean: what the machine saved of itself when it had just been started.
         remarks: what people should know of how it goes about it.
     """
 
     __slots__ = (
         "_live", "_manners", "_pace", "_plan", "_rss", "_spares", "_usable", "clean",
-        "generation", "remarks", "share",
+        "generation", "remarks",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, manners: Manners, remarks: tuple[str, ...] = ()) -> None:
         self.generation = 0
         self.remarks = remarks
-        self.share = 1.0
         self.clean = plan.clean
         self._plan = plan
         self._manners = manners
@@ -117,11 +118,11 @@ class LoadvmExecutor:
     @property
     def due(self) -> bool:
         """Whether the next :meth:`execute` begins with :meth:`renew`, since the process has
-        loaded enough or has grown."""
+        loaded or logged enough, or has grown."""
         live = self._live
         if live is None or not self._usable:
             return False
-        if live.loads >= self._manners.loads_max:
+        if live.loads >= self._manners.loads_max or live.log.position > LOG_POSITION_MAX:
             return True
         if live.loads % VITALS_EVERY or not live.loads:
             return False
@@ -276,20 +277,21 @@ class LoadvmExecutor:
 
     async def _reconsider(self, stream: bytes, execution: Execution) -> Execution:
         """The verdict on a QEMU that ended without a word: was there memory left?"""
-        fresh = self._spares.pop(0) if self._spares else Instance.start(self._plan)
         try:
-            death = await without_memory(fresh, stream)
-        except UsageError:
-            death = None  # it did not start, and what is known stays
-        finally:
-            await fresh.end()
-        return (
-            execution if death is None else replace(execution, kind=death.kind, escape=death.escape)
-        )
+            fresh = self._spares.pop(0) if self._spares else Instance.start(self._plan)
+            try:
+                death = await without_memory(fresh, stream)
+            finally:
+                await fresh.end()
+        except (UsageError, InfraError):
+            return execution  # nobody can be asked again, and what is known stays
+        if death is None:
+            return execution
+        return replace(execution, kind=death.kind, escape=death.escape)
 
     async def _ask(self, live: Instance, commands: Sequence[bytes], doing: str) -> list[Reply]:
-        limit_s = self._manners.load_timeout_s * self.share
-        return await ask(live, commands, doing, limit_s=limit_s, first_look_s=self._pace.deadline_s)
+        limit_s, first_look_s = self._manners.load_timeout_s, self._pace.deadline_s
+        return await ask(live, commands, doing, limit_s=limit_s, first_look_s=first_look_s)
 
 
 def _verdict(reply: Reply, cpu_s: float) -> Execution:

@@ -61,12 +61,16 @@ class MachineSpec:
             argv += ["-device", device]
         return [*argv, *self.extra]
 
-    def start(self, stderr: Path, more: Sequence[str] = ()) -> Process:
+    def start(
+        self, stderr: Path, more: Sequence[str] = (), *, file_size: int | None = None
+    ) -> Process:
         """Start it without waiting for its greeting.
 
         Args:
             stderr: file for what it prints.
             more: arguments behind all others.
+            file_size: bytes that a file of it may grow to beside the machine's memory, which
+                may be one; ``None`` for any number.
 
         Raises:
             UsageError, InfraError: as :func:`loadfuzz.qemu.process.start`.
@@ -76,6 +80,7 @@ class MachineSpec:
             [*self.argv(theirs.fileno()), *more], ours, theirs, stderr,
             environment=self.environment,
             address_space=None if self.address_space_mb is None else self.address_space_mb << 20,
+            file_size=None if file_size is None else file_size + (self.memory_mb << 20),
         )  # fmt: skip
 
 

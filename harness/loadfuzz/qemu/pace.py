@@ -3,7 +3,8 @@
 A load takes milliseconds, yet a busy machine may make it take a hundred times as long.  So
 the wall clock only says when to look, a multiple of what loads took of late; what is seen
 then decides: a load that has used its limit of CPU time is *busy* for ever, one whose process
-sleeps and uses none is *blocked*, and any other is waited for.
+sleeps and uses none is *blocked*, and any other is waited for: one that waits for a disk or
+was stopped is no fault of the input.
 """
 
 from collections import deque
@@ -59,8 +60,9 @@ class Wait:
         """
         if cpu_s >= self.limit_s:
             return "busy"
-        # One that wants to run and is not let is no news either way.
-        if cpu_s - self.cpu_s > PROGRESS_S or state == "R":
+        # One that wants to run and is not let, waits for a disk or was stopped, is no news
+        # either way.
+        if cpu_s - self.cpu_s > PROGRESS_S or state != "S":
             self.cpu_s, self.progressed_s = cpu_s, waited_s
         elif waited_s - self.progressed_s >= BLOCKED_S:
             return "blocked"

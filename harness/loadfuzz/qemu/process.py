@@ -27,6 +27,10 @@ from loadfuzz.launching import launched
 STDERR_SIZE_MAX: Final = 1 << 20
 """Bytes of QEMU's output that are kept: one load prints some lines, and the file may be in
 memory."""
+PRINTED_MAX: Final = 64 << 20
+"""Bytes that a file which QEMU prints to may grow to, however long one load goes on printing:
+beyond, its writes fail (``RLIMIT_FSIZE``).  The limit is of a process, so that an image of
+its own comes on top."""
 STDERR_READ_MAX: Final = 1 << 16
 """Bytes of it that are read at once, from the end: what matters was said last."""
 STDERR_SHOWN_MAX: Final = 4096
@@ -166,6 +170,7 @@ def start(
     *,
     environment: Sequence[tuple[str, str]] = (),
     address_space: int | None = None,
+    file_size: int | None = None,
 ) -> Process:
     """Start QEMU; takes some milliseconds and does not wait for its greeting.
 
@@ -179,6 +184,7 @@ def start(
         stderr: file for what it prints.
         environment: variables that are set beside our own.
         address_space: limit in bytes, ``None`` for none.
+        file_size: bytes that a file of it may grow to, ``None`` for any number.
 
     Raises:
         UsageError: the binary is not there or may not be run.
@@ -194,7 +200,7 @@ def start(
         output = os.open(stderr, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             popen = subprocess.Popen(
-                launched([program, *argv[1:]], address_space),
+                launched([program, *argv[1:]], address_space, file_size),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,11 +1,11 @@
 """What a machine takes, found out with what it saved of itself, before anything else is loaded.
 
-A loader that fails over its own stream would fail over every input, and each would look like a
-finding.  Loading it has to go well, or the machine is of no use; a closer look that does not go
-well is left out from then on, as much of it as it takes.
+What went wrong even with that stream would go wrong with every input, and each would look like
+a finding.  Loading it has to go well, or the machine is of no use; a closer look that does not
+go well is left out from then on, as much of it as it takes.
 
-For example a device may expect that the guest runs between two loads, which it does after an
-incoming migration, and does not here.
+For example a device of one's own may expect that the guest runs between two loads, which it does
+after an incoming migration, and does not here.
 """
 
 from enum import Enum
@@ -17,7 +17,7 @@ from loadfuzz.qemu.machine import MachineSpec
 
 LOADS: Final = (1, 2, 3)
 """Loads before each closer look: the first, and some in a row, as most loads are.  More than one
-look, since what uses memory after it was freed may be lucky once."""
+look, since a failure may need luck to show."""
 
 
 class Look(Enum):

@@ -51,12 +51,16 @@ class TraceLog:
 
     Args:
         path: of a file that QEMU does not have yet; made here, and may be unlinked.
+
+    Attributes:
+        position: bytes behind which QEMU goes on, as far as is known: all that it has logged.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("_descriptor", "path", "position")
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.position = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def arguments(self) -> list[str]:
@@ -69,7 +73,8 @@ class TraceLog:
         if not size:
             return ()
         # QEMU goes on at its own position behind what is cut off here: the file then begins
-        # with a hole, which takes no room.
+        # with a hole, which takes no room but counts for the limit of a file's size.
+        self.position = max(self.position, size)
         begin = 0
         with suppress(OSError):
             begin = os.lseek(self._descriptor, 0, _HOLE_SKIP)

@@ -86,8 +86,9 @@ _REMARK: Final = re.compile(r"\b(?:warning|info): ")
 """What is printed by a QEMU that is well."""
 _GAVE_UP: Final = "GLib gave up without a word, most likely for lack of memory"
 _NO_MEMORY: Final = re.compile(
-    r"failed to allocate|cannot allocate|out of memory|bad_alloc|memory exhausted|"
-    r"could not allocate|allocation of \d+ bytes failed",
+    r"failed to allocate|cannot allocate|out[- ]of[- ]memory|bad_alloc|memory exhausted|"
+    r"could not allocate|allocation of \d+ bytes failed|allocation-size-too-big|"
+    r"rss-limit-exceeded",
     re.IGNORECASE,
 )
 _ENDED_BY_OTHERS: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -194,8 +195,8 @@ def judge_death(ending: Ending, doing: str = "") -> Death:
             f"QEMU was ended from outside ({how}); see whether memory ran out (dmesg) or "
             "somebody kills processes"
         )
-    message, frames = last_words(ending.said)
-    kind = ExitKind.OUT_OF_MEMORY if _NO_MEMORY.search(ending.said) else ExitKind.CRASHED
+    line, message, frames = _last_words(ending.said)
+    kind = ExitKind.OUT_OF_MEMORY if _says_no_memory(line, frames) else ExitKind.CRASHED
     if not message and ending.returncode == -signal.SIGTRAP:
         # GLib's g_error, and in a loader that is g_malloc. Its message went to the monitor that
         # ran the command (qemu_log_func in util/error-report.c), and died with it.
@@ -207,17 +208,29 @@ def judge_death(ending: Ending, doing: str = "") -> Death:
 def last_words(printed: str) -> tuple[str, tuple[str, ...]]:
     """The line that tells why a process died, without numbers that differ from time to time,
     and ``file.c:function:line`` if it says where; ("", ()) when it said nothing."""
+    return _last_words(printed)[1:]
+
+
+def _says_no_memory(line: str, frames: tuple[str, ...]) -> bool:
+    """Whether the last words are about memory.  An assertion that names its place is one,
+    whatever words are in its condition; a sanitizer's summary has both."""
+    return bool(_NO_MEMORY.search(line)) and (not frames or "Sanitizer" in line)
+
+
+def _last_words(printed: str) -> tuple[str, str, tuple[str, ...]]:
+    """The line as it was printed, and what :func:`last_words` makes of it."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     for line in reversed(lines):
         for pattern in _PLACED:
             if found := pattern.search(line):
                 file, function = basename(found["file"]), found["function"].strip()
-                return _condition(found["what"]), (f"{file}:{function}:{found['line']}",)
+                place = f"{file}:{function}:{found['line']}"
+                return line, _condition(found["what"]), (place,)
     for line in reversed(lines):
         if _DYING.search(line) or _NO_MEMORY.search(line):
-            return _without_numbers(line), ()
+            return line, _without_numbers(line), ()
     lines = [line for line in lines if not _REMARK.search(line)]
-    return (_without_numbers(lines[-1]), ()) if lines else ("", ())
+    return (lines[-1], _without_numbers(lines[-1]), ()) if lines else ("", "", ())
 
 
 def _condition(what: str) -> str:

@@ -222,8 +222,8 @@ def stable_part(message: str) -> str:
     """The longest part of what an escape says that QEMU prints each time, "" for none that it
     can be known by.
 
-    >>> stable_part("saving again: ide_load: Assertion `n < #' failed.")
-    'ide_load: Assertion `n < '
+    >>> stable_part("saving again: my_load: Assertion `n < #' failed.")
+    'my_load: Assertion `n < '
     """
     for names, _ in _CLOSER:
         for name in names:

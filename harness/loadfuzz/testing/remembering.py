@@ -19,6 +19,9 @@ from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
 from loadfuzz.inputs import Seed
 from savevm.document import Document
 
+RENEWS_MAX: Final = 1 << 30
+"""More often than any test renews it."""
+
 
 class Effect(StrEnum):
     """What a changed field brings about."""
@@ -74,7 +77,10 @@ class RememberingExecutor:
     """
 
     def __init__(
-        self, spans: dict[Rule, list[tuple[int, int]]], seed: bytes, renews_max: int
+        self,
+        spans: dict[Rule, list[tuple[int, int]]],
+        seed: bytes,
+        renews_max: int = RENEWS_MAX,
     ) -> None:
         self._renews_max = renews_max
         self._spans = spans
@@ -164,7 +170,7 @@ class RememberingTarget:
         self.open = 0
         self.patient_s = math.inf
         self.dies_once = False
-        self.starts_max = self.renews_max = 1 << 30
+        self.starts_max = self.renews_max = RENEWS_MAX
 
     def seeds(self) -> Iterable[Seed]:
         """One."""
