@@ -1,7 +1,9 @@
 """Which loader is fuzzed, and what the command line makes of it: a QEMU, a command, a function."""
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -180,7 +182,18 @@ def test_a_command_is_compared_with_the_reference(installed: Installed) -> None:
     }
 
 
-def test_an_interrupted_comparison_tells_and_keeps_what_was_found(installed: Installed) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children can be interrupted, though we may have been started in the background, where a
+    shell has SIGINT ignored and all that comes of it inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_comparison_tells_and_keeps_what_was_found(
+    installed: Installed, interruptible: None
+) -> None:
     marker = installed.folder / "many"
     script = installed.folder / "interrupting.py"
     script.write_text(
