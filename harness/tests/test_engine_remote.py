@@ -80,6 +80,13 @@ def test_known_failures_are_not_met_again_and_again(tmp_path: Path) -> None:
     assert result.kinds["crashed"] < 60
 
 
+def test_what_takes_all_memory_is_no_finding_and_is_drawn_rarely(tmp_path: Path) -> None:
+    rules = [Rule(("cpu/pc",), Effect.STARVES)]
+    result, _ = fuzz(RememberingTarget(REFERENCE, SEED, rules), tmp_path, executions=6000)
+    assert result.findings == ()
+    assert 0 < result.kinds["out-of-memory"] < 60, result.kinds
+
+
 def test_a_loader_without_a_memory_is_blamed_for_the_last_stream_alone(tmp_path: Path) -> None:
     rules = [Rule(("cpu/pc",), Effect.DIES)]
     _, told = fuzz(RememberingTarget(REFERENCE, SEED, rules, stateful=False), tmp_path)

@@ -30,9 +30,11 @@ from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.findings import Earlier, Finding, folder_name
 from loadfuzz.inputs import Input, digest_of
 from loadfuzz.storage import explain
+from loadfuzz.triage.changes import fewest
 from loadfuzz.triage.naming import violation_of
 from loadfuzz.triage.sequences import Cause, Tracer
 from loadfuzz.triage.symptom import Symptom, symptom_of
+from savevm.document import Document
 
 TRACE_SHARE: Final = 4
 """Tracing failures takes one in so many of the worker's seconds, once it had its first ones."""
@@ -48,6 +50,12 @@ TRACE_MIN_S: Final = 3.0
 
 WAITING_MAX: Final = 16
 """Failures that wait to be traced; further ones are counted, and come again."""
+
+STARVED_MAX: Final = 512
+"""Inputs that took all memory of which is found out what was changed; that takes a parse."""
+
+STARVED_CHANGES_MAX: Final = 2
+"""With more changes than this none of them is blamed: most would be innocent."""
 
 RAW_MAX: Final = 16
 """Streams kept of a failure that could not be traced: its cause is mostly among the last few,
@@ -116,6 +124,8 @@ class Failures:
         self._fault = fault
         self._known: dict[Symptom, str] = {}
         self._looks: dict[str, Symptom] = {}
+        self._starved = 0
+        self._trees: list[Document] = []
         self._times: Counter[str] = Counter()
         self._waiting: deque[Failure] = deque()
         self._untraced = 0
@@ -163,6 +173,23 @@ class Failures:
             self._waiting.append(failure)
         else:
             self._untraced += 1
+
+    def starved(self, stream: bytes) -> None:
+        """An input took all memory: no finding, but each costs a process, and in a long run they
+        were half of all time."""
+        self._blame.died()
+        if self._starved >= STARVED_MAX:
+            return
+        self._starved += 1
+        try:
+            if not self._trees:
+                self._trees = [self._target.parse(seed) for seed in self.seeds]
+            seed, changes = fewest(self._trees, self._target.parse(stream))
+        except Exception as error:
+            self._fault("looking at what took all memory", error)
+            return
+        if len(changes) <= STARVED_CHANGES_MAX:
+            self._blame.blame(seed.to_bytes(), changes, ExitKind.OUT_OF_MEMORY)
 
     def trace_waiting(self) -> None:
         """Trace one that waits, if there is time for it.

@@ -255,7 +255,9 @@ class RemoteSession(Account):
 
     def _ended_by(self, execution: Execution, lineage: Lineage, *, closely: bool) -> None:
         """The present process is no good any more."""
-        if execution.kind is not ExitKind.OUT_OF_MEMORY:
+        if execution.kind is ExitKind.OUT_OF_MEMORY:
+            self._failures.starved(self._history[-1])
+        else:
             history = tuple(self._history)
             self._failures.handle(
                 Failure(history, execution, closely, lineage, self.tally.executions)

@@ -34,6 +34,8 @@ class Effect(StrEnum):
     """The next load dies, and says where."""
     POISONS = "poisons"
     """From then on everything is refused."""
+    STARVES = "starves"
+    """Out of memory, at once."""
     RUNS_BADLY = "runs badly"
     """Accepted; dies without a word when it is looked at closely."""
     TROUBLE = "trouble"
@@ -61,6 +63,7 @@ SILENT: Final = Execution(ExitKind.CRASHED, Depth.NOTHING, escape=Escape("SIGSEG
 DIED_RUNNING: Final = Execution(
     ExitKind.CRASHED, Depth.ACCEPTED, escape=Escape("SIGSEGV", "running the guest", ())
 )
+STARVED: Final = Execution(ExitKind.OUT_OF_MEMORY, Depth.NOTHING)
 HUNG: Final = Execution(ExitKind.TIMED_OUT, Depth.NOTHING, escape=Escape("hang", "busy", ()))
 
 
@@ -112,6 +115,8 @@ class RememberingExecutor:
                         return SILENT
                     case Effect.HANGS:
                         return HUNG
+                    case Effect.STARVES:
+                        return STARVED
                     case Effect.RUNS_BADLY if closely:
                         return DIED_RUNNING
                     case Effect.TROUBLE:
