@@ -269,9 +269,10 @@ def test_a_summary_counts_and_shows_what_is_unexplained() -> None:
 
 
 def mutants(target: ForeignTarget, stream: bytes) -> Sequence[bytes]:
-    """Children of a stream, the same ones each time."""
+    """Children of a stream, the same ones each time; the seed is one none of whose children
+    ends a released QEMU."""
     places = Places(target.parse(stream))
-    stack, rng = MutationStack(ALL), Rng(7)
+    stack, rng = MutationStack(ALL), Rng(10)
     subject = Mutable(stream, places, stream, STREAM_SIZE_MAX)
     return [stream, *(stack.child(subject, rng)[0] for _ in range(MUTANTS))]
 
