@@ -20,6 +20,8 @@ from typing import Protocol, runtime_checkable
 
 from loadfuzz.events import Event
 from loadfuzz.execution import Execution, Outcome
+from loadfuzz.faults.kinds import Layer
+from loadfuzz.faults.plan import Fault, FaultPlan
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Delivery, Input, Seed
 from loadfuzz.mutation import Mutation
@@ -267,6 +269,32 @@ class Accountable(Protocol):
         """What memory a load has overwritten that was not its own, by name of
         the neighbour; empty when all redzones are whole.  Cheap: asked after
         every execution."""
+
+
+@runtime_checkable
+class TakesFaults(Protocol):
+    """A subject around which more can go wrong than the bytes: optional."""
+
+    @property
+    def layers(self) -> frozenset[Layer]:
+        """What faults can be done to; never empty."""
+
+    def load_under(
+        self, stream: bytes, delivery: Delivery, faults: FaultPlan, trace: Trace | None
+    ) -> None:
+        """As :meth:`Subject.load`, while ``faults`` happen.
+
+        Args:
+            stream, delivery, trace: as there.
+            faults: of these layers only, places in the stream resolved to bytes.  A place
+                that is never reached strikes nothing.
+
+        Raises:
+            savevm.LoadError: the load failed cleanly, by whatever reason; cancelled, too.
+        """
+
+    def struck(self) -> Sequence[Fault]:
+        """The faults of the last :meth:`load_under` that did happen, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from loadfuzz.faults.plan import NO_FAULTS, FaultPlan
+
 STREAM_SIZE_MAX: Final = 2 << 20
 """Largest input a mutator makes: real device state is some tens of kB, a
 pc with two network cards and their ROMs just over a MiB, and a mutator that may
@@ -38,11 +40,13 @@ class Input:
         delivery: how it arrives.
         before: streams that the same loader is given first, whatever becomes of them: a
             loader with a memory may have to be prepared.
+        faults: what goes wrong meanwhile.
     """
 
     stream: bytes
     delivery: Delivery = WHOLE
     before: tuple[bytes, ...] = ()
+    faults: FaultPlan = NO_FAULTS
 
     @property
     def digest(self) -> str:
