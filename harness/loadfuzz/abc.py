@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 from loadfuzz.events import Event
 from loadfuzz.execution import Execution, Outcome
-from loadfuzz.faults.kinds import Layer
+from loadfuzz.faults.kinds import Layer, PlaceKind
 from loadfuzz.faults.plan import Fault, FaultPlan
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Delivery, Input, Seed
@@ -294,7 +294,20 @@ class TakesFaults(Protocol):
         """
 
     def struck(self) -> Sequence[Fault]:
-        """The faults of the last :meth:`load_under` that did happen, in order."""
+        """The faults of the last :meth:`load_under` that did happen, in order.
+
+        Those of the transport are given with the byte before which they struck; a deadline
+        that passed is a ``stall`` that must be rejected (as from
+        :class:`loadfuzz.faults.wire.Injector`).
+        """
+
+
+@runtime_checkable
+class NamesFaultPlaces(Protocol):
+    """A subject whose faults strike at places with names: optional."""
+
+    def fault_places(self) -> Mapping[PlaceKind, Sequence[str]]:
+        """Names to draw from, by kind of place: ``disk0/goto``, ``nic/post_load``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +373,9 @@ class Trial(Protocol):
     def damages(self) -> tuple[str, ...]:
         """What the load broke (:meth:`Accountable.damages`); none for a subject
         that cannot tell."""
+
+    def struck(self) -> tuple[Fault, ...]:
+        """The faults of the input that did happen (:meth:`TakesFaults.struck`)."""
 
     def holds_more(self) -> bool:
         """Whether after the load there is more of anything that the subject counts

@@ -76,6 +76,8 @@ class Finding:
         reliability: of (n) re-runs in a fresh executor, (k) did it again.
         load_timeout_s: CPU seconds after which a load counted as a hang.
         earlier: of each stream that has to be loaded before, where it came from.
+        fault_words: the faults of the input for people, a line each, where somebody knew
+            what is at their places.
     """
 
     target: str
@@ -91,6 +93,7 @@ class Finding:
     reliability: tuple[int, int] = field(default=(0, 0))
     load_timeout_s: float = LOAD_TIMEOUT_S
     earlier: tuple[Earlier, ...] = ()
+    fault_words: tuple[str, ...] = ()
 
     @property
     def signature(self) -> str:

@@ -75,7 +75,7 @@ def test_what_is_no_finding_is_refused_with_the_reason(installed: Installed, fin
     folder = installed.folder
     (folder / "empty").mkdir()
     for name, change in {
-        "newer": '{"format_version": 3}',
+        "newer": '{"format_version": 4}',
         "damaged": '{"format_version": 1, "target": 5}',
     }.items():
         shutil.copytree(folder / finding, folder / name)
@@ -89,7 +89,7 @@ def test_what_is_no_finding_is_refused_with_the_reason(installed: Installed, fin
         file.truncate(1 << 40)
     for path, words in (
         ("empty", "empty is no finding: it has no file 'finding.json'"),
-        ("newer", "has format 3, which is newer than this loadfuzz knows (2); update loadfuzz"),
+        ("newer", "has format 4, which is newer than this loadfuzz knows (3); update loadfuzz"),
         ("damaged", "newer/finding.json is damaged: ".replace("newer", "damaged")),
         ("torn", "was changed or torn (4 bytes, "),
         ("orphan", "no target 'gone'"),

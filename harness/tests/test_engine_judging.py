@@ -212,7 +212,7 @@ def test_dear_oracles_see_all_that_is_new_and_a_share_of_the_rest(bench: Bench) 
     assert asked.count("cheap") == 12
     assert asked.count("dear") == 12 // BATCH.dear_share
     judge.judge(trial, new=True, lineage=NO_LINEAGE)
-    assert bench.tally.judged == {"c": 13, "d": 4}
+    assert bench.tally.judged == {"c": 13, "d": 4, "faults": 0}
 
 
 def test_signatures_are_bounded_and_the_bound_is_told_once(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """A finding's folder: complete, readable by people and by us, honest about damage."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,17 @@ from hypothesis import strategies as st
 
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
+from loadfuzz.faults.plan import FaultPlan, fault_of
 from loadfuzz.findings import Earlier, Finding, Violation, folder_name
 from loadfuzz.inputs import Delivery, Input, digest_of
 from loadfuzz.mutation import Mutation, Splice, apply
-from loadfuzz.repro.folder import FORMAT_OF_ONE, FORMAT_VERSION, read_finding, write_finding
+from loadfuzz.repro.folder import (
+    FORMAT_OF_ONE,
+    FORMAT_OF_SEQUENCE,
+    FORMAT_VERSION,
+    read_finding,
+    write_finding,
+)
 from loadfuzz.repro.hexdump import changed, picture
 from loadfuzz.repro.report import WIDTH, write_report
 
@@ -78,7 +86,37 @@ def test_a_finding_of_several_streams_comes_back_too(tmp_path: Path) -> None:
     assert (folder / "before-1").read_bytes() == apply([MUTATION], PARENT)
     assert (folder / "before-2").read_bytes() == PARENT
     manifest = json.loads((folder / "finding.json").read_text())
+    assert manifest["format_version"] == FORMAT_OF_SEQUENCE
+
+
+def faulty() -> Finding:
+    """One that takes a connection that breaks, behind a good stream."""
+    plan = FaultPlan((fault_of("reset@byte:7"), fault_of("stall@section:1=20")), 900)
+    return make_finding(input=Input(PARENT, before=(PARENT,), faults=plan), earlier=(Earlier(),))
+
+
+def test_a_finding_with_faults_comes_back_and_its_report_tells_of_them(tmp_path: Path) -> None:
+    finding = faulty()
+    folder = folder_of(tmp_path, finding)
+    assert read_finding(folder) == finding
+    manifest = json.loads((folder / "finding.json").read_text())
     assert manifest["format_version"] == FORMAT_VERSION
+    report = write_report(finding, "findings/x")
+    assert "faults       connection reset after 7 bytes (must be refused)" in report
+    assert all(len(line) <= WIDTH for line in report.splitlines())
+
+
+def test_the_report_has_the_words_of_whoever_knew_the_stream() -> None:
+    report = write_report(replace(faulty(), fault_words=("broken in ram/PART[0]",)), "findings/x")
+    assert "faults       broken in ram/PART[0]" in report
+
+
+def test_a_plan_that_cannot_be_carried_out_is_damage(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, faulty())
+    text = (folder / "finding.json").read_text()
+    (folder / "finding.json").write_text(text.replace('"number": 7', '"number": -7'))
+    with pytest.raises(UsageError, match=r"is damaged: reset@byte:-7: a place is between"):
+        read_finding(folder)
 
 
 def test_the_report_of_several_streams_shows_each_in_turn() -> None:

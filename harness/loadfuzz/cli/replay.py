@@ -36,6 +36,8 @@ Examples:
   loadfuzz replay FOLDER --qemu OLD --qemu NEW
                                          in which of these binaries?
   loadfuzz replay vm.bin                 what do the oracles say of a stream?
+  loadfuzz replay vm.bin --fault reset@section:2
+                                         what if the connection breaks there?
 
 \b
 Exit codes:
@@ -77,15 +79,29 @@ class Subject:
     metavar="PATH",
     help="Run it in this QEMU binary instead; with several, a table says on which it happens.",
 )
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="FAULT",
+    help="Let this go wrong meanwhile, such as reset@byte:4711; 'none' for nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
-    path: Path, target: str | None, runs: int, binaries: tuple[str, ...], as_json: bool
+    path: Path,
+    target: str | None,
+    runs: int,
+    binaries: tuple[str, ...],
+    faults: tuple[str, ...],
+    as_json: bool,
 ) -> int:
     """See the help text above."""
     # Late, so that --help waits for none of it.
     from loadfuzz.plugins import check_target_name
 
     subject = _read(path, target)
+    if faults:
+        subject = _with_faults(subject, faults)
     check_target_name(subject.target)
     if len(binaries) > 1:
         return _on_each(path, subject, binaries, runs, as_json=as_json)
@@ -95,6 +111,14 @@ def command(
     if as_json:
         print(_to_json(_json_of(path, subject, replayed)))
     return ExitCode.FINDINGS if replayed.reproduced else ExitCode.CLEAN
+
+
+def _with_faults(subject: Subject, texts: tuple[str, ...]) -> Subject:
+    from loadfuzz.faults.plan import FaultPlan, fault_of
+
+    plan = FaultPlan() if texts == ("none",) else FaultPlan(tuple(map(fault_of, texts)))
+    plan.check()
+    return replace(subject, item=replace(subject.item, faults=plan))
 
 
 def _with_binary(subject: Subject, binary: str) -> Subject:

@@ -28,7 +28,7 @@ from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Input
-from loadfuzz.oracles import no_hang
+from loadfuzz.oracles import FAULTS, UNDER_FAULTS, no_hang
 from loadfuzz.storage import explain
 
 CONFIRMATIONS: Final = 3
@@ -83,6 +83,12 @@ class Judge:
         self._heard = heard
         self._cheap = tuple(oracle for oracle in oracles if oracle.cost is Cost.CHEAP)
         self._dear = tuple(oracle for oracle in oracles if oracle.cost is not Cost.CHEAP)
+        asked = {oracle.name for oracle in oracles}
+        self._under_faults = tuple(
+            oracle
+            for oracle in UNDER_FAULTS
+            if asked and (oracle is FAULTS or oracle.name in asked)
+        )
         self._quick = tuple(
             (oracle, oracle.quick) for oracle in self._dear if oracle.quick is not None
         )
@@ -101,7 +107,7 @@ class Judge:
         self._until_dear = self._dear_share
         self.findings: list[str] = []
         self.faults = 0
-        for oracle in (*self._cheap, *self._dear):
+        for oracle in (*self._cheap, *self._dear, *self._under_faults):
             tally.judged[oracle.name] = 0
 
     def settle(self, trial: LoadTrial) -> LoadTrial:
@@ -164,6 +170,22 @@ class Judge:
         else:
             for oracle, look in self._quick:
                 alarms += self._hear(oracle, look, trial, lineage)
+        return alarms
+
+    @property
+    def wants_faults(self) -> bool:
+        """Whether anybody would judge a load around which things go wrong."""
+        return bool(self._under_faults)
+
+    def judge_faulty(self, trial: Trial, lineage: Lineage) -> int:
+        """Ask the oracles that judge a load around which things went wrong.
+
+        Args, Returns, Raises: as :meth:`judge`.
+        """
+        alarms = 0
+        for oracle in self._under_faults:
+            self._tally.judged[oracle.name] += 1
+            alarms += self._hear(oracle, oracle.judge, trial, lineage)
         return alarms
 
     def _hear(self, oracle: Oracle, look: Look, trial: Trial, lineage: Lineage) -> int:

@@ -11,17 +11,21 @@ from loadfuzz.abc import Oracle, Target
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import Account
+from loadfuzz.engines.blame import Overruns
+from loadfuzz.engines.faulting import Faulting
 from loadfuzz.engines.judging import Emit, Judge, WriteFinding
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.looks import CloserLooks
-from loadfuzz.execution import ExitKind
+from loadfuzz.execution import ExitKind, Outcome
+from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.feedback.novelty import Observation
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Input
+from loadfuzz.rng import Rng
 
 
 class Session(Account):
@@ -68,6 +72,13 @@ class Session(Account):
             lambda: InProcessExecutor(target, watchdog, self.documents),
             heard,
         )
+        self._faulting = Faulting(
+            self._executor.layers if self.judge.wants_faults else frozenset(),
+            self._executor.fault_places,
+            self.documents,
+            Rng(batch.seed).child(f"faults/{batch.worker}"),
+        )
+        self._overruns = Overruns(Rng(batch.seed).child("overruns"))
         self._pending: tuple[LoadTrial, bool, Lineage] | None = None
         self._looked = CloserLooks()
         self._last_input = last_input
@@ -93,6 +104,7 @@ class Session(Account):
         if seen.fresh:
             tally.fresh(lineage.mutations)
         kind = trial.execution.kind
+        self._overruns.ran(lineage.mutations, kind)
         worth = self._looked.worth(kind, lineage.mutations, telling=seen.telling)
         self._pending = (trial, worth, lineage)
         return seen
@@ -112,6 +124,37 @@ class Session(Account):
             trial, new, lineage = pending
             self.judge.judge(trial, new=new, lineage=lineage)
             self._last_input.end()
+            if not self._used_up():
+                self._do_faults(trial, lineage)
+
+    def _used_up(self) -> bool:
+        executions = self.batch.executions
+        return executions is not None and self.tally.executions >= executions
+
+    def _do_faults(self, clean: LoadTrial, lineage: Lineage) -> None:
+        """Load the input of ``clean`` once more while things go wrong, if it is its turn."""
+        item = self._faulting.draw(clean)
+        if item is None:
+            return
+        try:
+            without = Outcome(clean.execution.kind, "", clean.digest_after)
+        except SubjectError:
+            return  # the oracles were told
+        tally = self.tally
+        self._last_input.begin(item.stream, tally.executions + 1)
+        trial = self._executor.execute(item)
+        if trial.execution.kind is ExitKind.TIMED_OUT:
+            trial = self.judge.settle(trial)
+        self._last_input.loaded()
+        trial.know(without)
+        tally.count(trial.execution)
+        tally.struck(item.faults, fresh=self._faulting.learn(trial))
+        self.judge.judge_faulty(trial, lineage)
+        self._last_input.end()
+
+    def avoids(self, child: bytes, lineage: Lineage) -> bool:
+        """See :meth:`Account.avoids`."""
+        return self._overruns.avoids(lineage.mutations)
 
     def fault(self, doing: str, error: BaseException) -> None:
         """See :meth:`Account.fault`."""

@@ -7,6 +7,7 @@ from typing import Final
 from loadfuzz.engines.times import class_of
 from loadfuzz.events import Progress
 from loadfuzz.execution import Depth, Execution, ExitKind
+from loadfuzz.faults.plan import FaultPlan
 from loadfuzz.mutation import Mutation
 
 OPERATORS_MAX: Final = 1000
@@ -48,6 +49,14 @@ class Tally:
     def fresh(self, mutations: Iterable[Mutation]) -> None:
         """That input showed something new."""
         _count(self._fresh, mutations)
+
+    def struck(self, plan: FaultPlan, *, fresh: bool) -> None:
+        """One execution was done under ``plan``; it showed something new."""
+        for kind in sorted({fault.kind for fault in plan.faults}):
+            name = f"fault-{kind}"
+            self._applied[name] = self._applied.get(name, 0) + 1
+            if fresh:
+                self._fresh[name] = self._fresh.get(name, 0) + 1
 
     def depth_counts(self) -> dict[str, int]:
         """Executions by name of depth."""

@@ -12,8 +12,8 @@ from os.path import basename
 from types import TracebackType
 from typing import Final, TypeAlias, TypeVar
 
-from loadfuzz.abc import Subject
-from loadfuzz.errors import LoadfuzzError
+from loadfuzz.abc import Subject, TakesFaults
+from loadfuzz.errors import LoadfuzzError, UsageError
 from loadfuzz.execution import Escape, ExitKind, Refusal
 from loadfuzz.executors.watchdog import HangError, Watchdog
 from loadfuzz.inputs import Input
@@ -56,23 +56,42 @@ class SubjectError(LoadfuzzError):
 
 
 def guarded_load(subject: Subject, item: Input, trace: Trace | None, watchdog: Watchdog) -> Ended:
-    """Load ``item`` and say how it ended; raises nothing that the target raises."""
+    """Load ``item`` and say how it ended; raises nothing that the target raises.
+
+    Raises:
+        UsageError: the input has faults, and the subject cannot be done any to.
+    """
     start = time.thread_time()
     try:
         try:
             watchdog.serial += 1
             watchdog.armed = True
-            subject.load(item.stream, item.delivery, trace)
+            if item.faults:
+                _under_faults(subject, item, trace)
+            else:
+                subject.load(item.stream, item.delivery, trace)
             watchdog.armed = False
         except LoadError as error:
             watchdog.armed = False
             used = time.thread_time() - start
             return ExitKind.REJECTED, Refusal.of(error), None, used
+    except UsageError:
+        watchdog.armed = False
+        raise
     except BaseException as error:
         watchdog.armed = False
         kind, escape = _classify(error)
         return kind, None, escape, time.thread_time() - start
     return ExitKind.ACCEPTED, None, None, time.thread_time() - start
+
+
+def _under_faults(subject: Subject, item: Input, trace: Trace | None) -> None:
+    if not isinstance(subject, TakesFaults):
+        raise UsageError(
+            f"nothing can go wrong around this loader but its bytes; drop {item.faults} from the "
+            "input, or give the target's subject a load_under()"
+        )
+    subject.load_under(item.stream, item.delivery, item.faults, trace)
 
 
 def guarded_call(doing: str, call: Callable[[], T], watchdog: Watchdog) -> T:

@@ -6,7 +6,10 @@ is the common case and costs no reset.  The reset waits until the next input,
 so that the trial of this one can still look at the subject.
 """
 
-from loadfuzz.abc import Subject, Target
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from loadfuzz.abc import NamesFaultPlaces, Subject, TakesFaults, Target
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.executors.documents import Documents
@@ -15,6 +18,8 @@ from loadfuzz.executors.loaders import Bench
 from loadfuzz.executors.tracing import SectionTrace
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
+from loadfuzz.faults.kinds import Layer, PlaceKind
+from loadfuzz.faults.resolving import needs_document, resolve
 from loadfuzz.inputs import Input
 
 
@@ -49,6 +54,18 @@ class InProcessExecutor:
         """Trees by stream."""
         return self._bench.documents
 
+    @property
+    def layers(self) -> frozenset[Layer]:
+        """What can go wrong around this loader; empty for one that only takes bytes."""
+        subject = self._bench.subject
+        return subject.layers if isinstance(subject, TakesFaults) else frozenset()
+
+    @property
+    def fault_places(self) -> Mapping[PlaceKind, Sequence[str]]:
+        """Names of places where faults can strike it, by kind."""
+        subject = self._bench.subject
+        return subject.fault_places() if isinstance(subject, NamesFaultPlaces) else {}
+
     def allow(self, times: int) -> None:
         """Let loads use ``times`` the CPU limit from now on.  The watchdog is
         shared: whoever allows more takes it back."""
@@ -67,8 +84,12 @@ class InProcessExecutor:
 
         Raises:
             InfraError: the target has no working loader any more.
+            UsageError: the input has faults, and this loader cannot be done any to.
         """
         bench = self._bench
+        if needs_document(item.faults):
+            document = bench.documents.document(item.stream)
+            item = replace(item, faults=resolve(item.faults, document))
         if self._last is not None and not self._unharmed(self._last):
             self._renew()
         listener = self._trace

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from loadfuzz.abc import Accountable, Growth, GuestRun, Subject, Target
+from loadfuzz.abc import Accountable, Growth, GuestRun, Subject, TakesFaults, Target
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind, Outcome
 from loadfuzz.executors.guard import SubjectError, guarded_call
 from loadfuzz.executors.loaders import VERDICTS, Bench
 from loadfuzz.executors.memory import peak_bytes_of
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
+from loadfuzz.faults.plan import Fault
 from loadfuzz.inputs import WHOLE, Delivery, Input
 from savevm.document import Document
 
@@ -18,7 +19,8 @@ class LoadTrial:
 
     __slots__ = (
         "_after", "_bench", "_damages", "_document", "_faults", "_growth", "_histories", "_more",
-        "_ran", "_reloads", "_repeats", "_saved", "_thrice", "digest_before", "execution", "input",
+        "_ran", "_reloads", "_repeats", "_saved", "_struck", "_thrice", "digest_before",
+        "execution", "input",
     )  # fmt: skip
 
     def __init__(self, bench: Bench, item: Input, execution: Execution, digest_before: str) -> None:
@@ -37,6 +39,7 @@ class LoadTrial:
         self._growth: Growth | None = None
         self._more: bool | None = None
         self._thrice = False
+        self._struck: tuple[Fault, ...] | None = None
         self._damages: tuple[str, ...] | None = None
 
     @property
@@ -89,12 +92,16 @@ class LoadTrial:
         if self._repeats is None:
             self._repeats = {}
         key = (stream, delivery)
-        if key == (self.input.stream, WHOLE):
+        if key == (self.input.stream, WHOLE) and key not in self._repeats:
             self._load_thrice()
         outcome = self._repeats.get(key)
         if outcome is None:
             outcome = self._repeats[key] = self._outcome_after((), stream, delivery)
         return outcome
+
+    def know(self, outcome: Outcome) -> None:
+        """What the input comes to while nothing goes wrong, where that was just seen."""
+        self._repeats = {(self.input.stream, self.input.delivery): outcome}
 
     def reload(self, stream: bytes) -> tuple[Outcome, bytes]:
         """Load ``stream`` into a fresh subject and save it again.
@@ -133,6 +140,21 @@ class LoadTrial:
             bench = self._bench
             self._damages = bench.damages()
         return self._damages
+
+    def struck(self) -> tuple[Fault, ...]:
+        """See :meth:`loadfuzz.abc.Trial.struck`.
+
+        Raises:
+            SubjectError: the subject cannot tell.
+        """
+        if self._struck is None:
+            self._struck = ()
+            bench = self._bench
+            if self.input.faults and isinstance(bench.subject, TakesFaults):
+                self._check_current()
+                told = guarded_call("asking what struck", bench.subject.struck, bench.watchdog)
+                self._struck = tuple(told)
+        return self._struck
 
     def holds_more(self) -> bool:
         """See :meth:`loadfuzz.abc.Trial.holds_more`."""

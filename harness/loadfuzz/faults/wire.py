@@ -13,13 +13,13 @@ a reset, an error or a close nothing comes any more.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ECONNRESET, EIO, ETIMEDOUT
 from os import strerror
 from typing import Final, TypeAlias
 
-from loadfuzz.faults.kinds import FaultKind, Layer, PlaceKind
-from loadfuzz.faults.plan import Fault, FaultPlan
+from loadfuzz.faults.kinds import Expectation, FaultKind, Layer, PlaceKind
+from loadfuzz.faults.plan import Fault, FaultPlan, at_byte
 from savevm.qemufile.sources import Buffer
 
 NS_PER_MS: Final = 1_000_000
@@ -165,7 +165,9 @@ class Injector:
             (:func:`loadfuzz.faults.resolving.resolve`); those left strike nowhere.
 
     Attributes:
-        struck: the faults that have happened, in order.
+        struck: the faults that have happened, in order, each where it did: one whose place
+            was a number of reads has the byte before which it struck.  A deadline that
+            passes is a silence that must be refused.
         elapsed_ns: virtual time that its reader was told to wait so far.
     """
 
@@ -227,7 +229,7 @@ class Injector:
             return Wait(0)
         limit = size
         for fault in self._due():
-            self.struck.append(fault)
+            self.struck.append(replace(fault, place=at_byte(self._at)))
             match fault.kind:
                 case FaultKind.SHORT_READ:
                     limit = min(limit, fault.amount)
@@ -262,6 +264,9 @@ class Injector:
         if self.elapsed_ns <= self._deadline_ns:
             return Wait(ns)
         self._last = Fail(ETIMEDOUT)
+        waited_ms = self.elapsed_ns // NS_PER_MS
+        place = at_byte(self._at)
+        self.struck.append(Fault(FaultKind.STALL, place, waited_ms, Expectation.MUST_REJECT))
         return self._last
 
     def _hand_over(self, limit: int) -> Act:

@@ -14,6 +14,7 @@ from loadfuzz.oracles.chunking import CHUNKING
 from loadfuzz.oracles.clean_error import CLEAN_ERROR
 from loadfuzz.oracles.complete import COMPLETE
 from loadfuzz.oracles.differential import DIFFERENTIAL
+from loadfuzz.oracles.faults import FAULTS
 from loadfuzz.oracles.footer import FOOTER
 from loadfuzz.oracles.idempotent import IDEMPOTENT
 from loadfuzz.oracles.invariants import INVARIANTS
@@ -39,10 +40,15 @@ ALL: Final[tuple[Oracle, ...]] = (
     CHUNKING,
     BOUNDED_MEMORY,
 )
-"""Every built-in oracle, the cheap ones first."""
+"""Every built-in oracle that judges a load around which nothing goes wrong, the cheap ones
+first."""
+
+UNDER_FAULTS: Final[tuple[Oracle, ...]] = (CLEAN_ERROR, NO_HANG, ATOMIC, FAULTS)
+"""Those that judge a load around which something does: the others compare with what the
+stream says, and the loader may have seen another one."""
 
 __all__ = [
     "ALL", "ATOMIC", "BOUNDED_MEMORY", "CHUNKING", "CLEAN_ERROR", "COMPLETE", "DIFFERENTIAL",
-    "FOOTER", "IDEMPOTENT", "INVARIANTS", "NO_FALSE_REJECT", "NO_HANG", "NO_LEAK", "ROUND_TRIP",
-    "TRUNCATION",
+    "FAULTS", "FOOTER", "IDEMPOTENT", "INVARIANTS", "NO_FALSE_REJECT", "NO_HANG", "NO_LEAK",
+    "ROUND_TRIP", "TRUNCATION", "UNDER_FAULTS",
 ]  # fmt: skip

@@ -28,9 +28,10 @@ from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import Watchdog
+from loadfuzz.faults.plan import NO_FAULTS, FaultPlan
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Delivery, Input
-from loadfuzz.oracles import ALL
+from loadfuzz.oracles import ALL, UNDER_FAULTS
 from loadfuzz.plugins import load_any_target
 from loadfuzz.triage.naming import violation_of
 from loadfuzz.triage.sequences import run_sequence
@@ -46,6 +47,7 @@ class Request:
         first, last: numbers of the first run and the one behind the last.
         folder: for what is left behind by a death.
         load_timeout_s: CPU seconds after which a load counts as a hang.
+        faults: what goes wrong meanwhile.
     """
 
     target: str
@@ -56,6 +58,7 @@ class Request:
     folder: str
     load_timeout_s: float = LOAD_TIMEOUT_S
     before: tuple[bytes, ...] = ()
+    faults: FaultPlan = NO_FAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,14 @@ def run_once(
 
     Raises:
         InfraError: the target has no working loader.
+        UsageError: the input has faults, and the loader cannot be done any to.
     """
     last_input.begin(item.stream, number)
     trial = InProcessExecutor(target, watchdog).execute(item)
     last_input.loaded()
     violations: list[Violation] = []
     faults: list[str] = []
-    for oracle in ALL:
+    for oracle in UNDER_FAULTS if item.faults else ALL:
         try:
             violation = _ask(oracle, trial)
         except Exception as error:
@@ -141,7 +145,7 @@ def run_all(request: Request, channel: Channel) -> None:
     Raises:
         LoadfuzzError: the target cannot be imported or opened.
     """
-    item = Input(request.stream, request.delivery, request.before)
+    item = Input(request.stream, request.delivery, request.before, request.faults)
     target = load_any_target(request.target)
     if isinstance(target, RemoteTarget):
         try:

@@ -25,6 +25,7 @@ from loadfuzz import __version__, codec
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.errors import UsageError
 from loadfuzz.execution import Execution
+from loadfuzz.faults.plan import NO_FAULTS, FaultPlan
 from loadfuzz.findings import Earlier, Finding, Violation, folder_name
 from loadfuzz.fitting import SEPARATOR, split
 from loadfuzz.inputs import Delivery, Input, digest_of
@@ -32,8 +33,11 @@ from loadfuzz.mutation import Mutation
 from loadfuzz.repro.report import write_report
 from loadfuzz.storage import write_folder_once
 
-FORMAT_VERSION: Final = 2
-"""Version of the folder's layout and of its manifest."""
+FORMAT_VERSION: Final = 3
+"""Version of the folder's layout and of its manifest: that of a finding with faults."""
+
+FORMAT_OF_SEQUENCE: Final = 2
+"""Version that is written for a finding that takes several streams and no fault."""
 
 FORMAT_OF_ONE: Final = 1
 """Version that is written for a finding of one stream: there nothing has changed since."""
@@ -96,6 +100,8 @@ class Manifest:
         reliability: (did it again, tries) in a fresh loader.
         load_timeout_s: CPU seconds after which a load counted as a hang.
         earlier: of the files ``before-1`` and so on.
+        faults: what went wrong meanwhile.
+        fault_words: the same for people.
     """
 
     format_version: int
@@ -116,6 +122,8 @@ class Manifest:
     reliability: tuple[int, int]
     load_timeout_s: float = LOAD_TIMEOUT_S
     earlier: tuple[EarlierStream, ...] = ()
+    faults: FaultPlan = NO_FAULTS
+    fault_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ def write_finding(
     place = Path("findings", folder_name(finding.signature))
     name, fitted_to = split(finding.target)
     manifest = Manifest(
-        format_version=FORMAT_VERSION if finding.input.before else FORMAT_OF_ONE,
+        format_version=_version_for(finding.input),
         loadfuzz=__version__,
         # The folder must be good anywhere: it has its own copy of that stream.
         target=f"{name}{SEPARATOR}{MACHINE}" if fitted_to else name,
@@ -182,6 +190,8 @@ def write_finding(
             )
             for stream, origin in _earlier(finding)
         ),
+        faults=finding.input.faults,
+        fault_words=finding.fault_words,
     )
     report = write_report(finding, str(out / place), SCRIPT if SCRIPT in extra else "")
     files = {
@@ -201,6 +211,13 @@ def write_finding(
     (out / "findings").mkdir(exist_ok=True)
     scripts = [name for name in extra if name.endswith(".sh")]
     return str(place) if write_folder_once(out / place, files, executable=scripts) else None
+
+
+def _version_for(item: Input) -> int:
+    """The oldest version of this tool's format that can say all of it."""
+    if item.faults:
+        return FORMAT_VERSION
+    return FORMAT_OF_SEQUENCE if item.before else FORMAT_OF_ONE
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -235,11 +252,15 @@ def read_finding(folder: Path) -> Finding:
             f"({len(stream)} bytes, {manifest.size} expected)"
         )
     before, earlier = _read_earlier(folder, manifest)
+    try:
+        manifest.faults.check()
+    except UsageError as error:
+        raise UsageError(f"{folder / MANIFEST} is damaged: {error}") from error
     parent = _read(folder, PARENT) if (folder / PARENT).exists() else b""
     name, fitted_to = split(manifest.target)
     return Finding(
         target=f"{name}{SEPARATOR}{folder / MACHINE}" if fitted_to else name,
-        input=Input(stream, manifest.delivery, before),
+        input=Input(stream, manifest.delivery, before, manifest.faults),
         violation=manifest.violation,
         execution=manifest.execution,
         parent=manifest.parent,
@@ -251,6 +272,7 @@ def read_finding(folder: Path) -> Finding:
         reliability=manifest.reliability,
         load_timeout_s=manifest.load_timeout_s,
         earlier=earlier,
+        fault_words=manifest.fault_words,
     )
 
 

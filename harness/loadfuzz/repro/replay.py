@@ -130,6 +130,7 @@ class _Replay:
         request = Request(
             self._target, self._item.stream, self._item.delivery, len(self._done), self._runs,
             str(self._folder), self._load_timeout_s, self._item.before,
+            self._item.faults,
         )  # fmt: skip
         path = self._folder / "request.json"
         path.write_bytes(codec.encode(request))

@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import Final
 
 from loadfuzz.execution import Execution
+from loadfuzz.faults.words import describe
 from loadfuzz.findings import Finding
 from loadfuzz.inputs import digest_of
 from loadfuzz.mutation import Mutation
@@ -50,6 +51,7 @@ def write_report(finding: Finding, folder: str, script: str = "") -> str:
     ]
     if finding.input.delivery.chunks:
         lines.append(f"delivered    in pieces of {finding.input.delivery.chunks} bytes, repeated")
+    lines += _faults(finding)
     if tries:
         lines.append(f"reliability  {done} of {tries} runs in a fresh loader")
     lines += ["", *_block("expected", violation.expected), *_block("actual", violation.actual)]
@@ -65,6 +67,13 @@ def write_report(finding: Finding, folder: str, script: str = "") -> str:
         lines.append(f"   sh {shlex.quote(script)}     (here too, and without loadfuzz)")
     lines.append("")
     return "\n".join(printable(line).rstrip() for line in lines)
+
+
+def _faults(finding: Finding) -> list[str]:
+    """What goes wrong meanwhile, a line each."""
+    told = finding.fault_words or describe(finding.input.faults)
+    words = [piece for line in told for piece in wrap(cut(line), WIDTH - 13)]
+    return [f"{'' if number else 'faults':<13}{line}" for number, line in enumerate(words)]
 
 
 def cut(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 from loadfuzz.abc import Growth, GuestRun, Subject
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Outcome, Refusal
 from loadfuzz.executors.guard import SubjectError
+from loadfuzz.faults.plan import NO_FAULTS, Fault, FaultPlan
 from loadfuzz.inputs import Delivery, Input, Seed
 from savevm.document import Document
 from savevm.machine import Machine
@@ -66,6 +67,8 @@ class ScriptedTrial:
     impossible: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     more: bool = False
+    happened: tuple[Fault, ...] = ()
+    plan: FaultPlan = NO_FAULTS
     guest: GuestRun | None = field(default_factory=lambda: GuestRun((), (), GOOD))
     peak: int = 1000
     grown: Growth | None = field(default_factory=lambda: Growth((), ()))
@@ -74,7 +77,7 @@ class ScriptedTrial:
 
     @property
     def input(self) -> Input:
-        return Input(self.stream)
+        return Input(self.stream, faults=self.plan)
 
     def document(self) -> Document:
         return self.target.parse(self.stream)
@@ -96,6 +99,9 @@ class ScriptedTrial:
 
     def damages(self) -> tuple[str, ...]:
         return self.broken
+
+    def struck(self) -> tuple[Fault, ...]:
+        return self.happened
 
     def holds_more(self) -> bool:
         return self.more
