@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from errno import ECONNRESET, EIO, ETIMEDOUT
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -288,3 +289,14 @@ def test_every_kind_has_words_for_every_place_it_strikes_at() -> None:
 
 
 _NAMED = (PlaceKind.FIELD, PlaceKind.DISK, PlaceKind.CALL)
+
+
+def test_the_page_has_a_row_for_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    for kind, row in KINDS.items():
+        amount = ""
+        if row.unit:
+            amount = f"{row.amount_min} to {row.amount_max:,} {row.unit} ({row.amount_usual})"
+        words = row.words.format(amount="N")
+        places = ", ".join(row.places)
+        assert f"| `{kind}` | {row.layer} | {places} | {amount} | {words} | " in page, kind

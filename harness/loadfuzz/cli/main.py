@@ -26,6 +26,7 @@ LAZY: Final[Mapping[str, tuple[str, str]]] = {
     "status": ("loadfuzz.cli.status:command", "Show how a campaign goes, or how it went."),
     "report": ("loadfuzz.cli.report:command", "Say what a campaign found, and what it tried."),
     "replay": ("loadfuzz.cli.replay:command", "Run a finding or a stream again."),
+    "sweep": ("loadfuzz.cli.sweep:command", "Let a fault strike at every place of a stream."),
     "diff": ("loadfuzz.cli.diff:command", "Compare the reference with a QEMU or your loader."),
     "inspect": ("loadfuzz.cli.inspect:command", "Show what is in a stream, also a damaged one."),
     "seeds": ("loadfuzz.cli.seeds:command", "Make streams, or take them from a real QEMU."),
