@@ -11,7 +11,7 @@ QEMU ``block/snapshot.c``, ``block/qcow2-snapshot.c``, ``block/qcow2.c``.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from errno import EEXIST, EFBIG, EINVAL, EIO, ENOENT, ENOMEDIUM, ENOSPC, ENOTSUP, EPERM
 from typing import Final
@@ -38,7 +38,7 @@ def _refuse(code: int, text: str = "") -> OSError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Snapshot:
+class BlockSnapshot:
     """A snapshot and what it holds."""
 
     info: SnapshotInfo
@@ -54,7 +54,7 @@ class BlockCheckpoint:
     disk: SparseBytes
     size: int
     vmstate: SparseBytes
-    snapshots: tuple[_Snapshot, ...]
+    snapshots: tuple[BlockSnapshot, ...]
     in_flight: tuple[tuple[int, bytes], ...]
 
 
@@ -97,7 +97,7 @@ class BlockDevice:
         self.drains = 0
         self._disk = SparseBytes()
         self._vmstate = SparseBytes()
-        self._snapshots: list[_Snapshot] = []
+        self._snapshots: list[BlockSnapshot] = []
         self._in_flight: list[tuple[int, bytes]] = []
 
     def can_snapshot(self) -> bool:
@@ -136,7 +136,12 @@ class BlockDevice:
         self._in_flight.append((offset, bytes(data)))
 
     def drain(self) -> None:
-        """Complete every request that is under way (``bdrv_drain``)."""
+        """Complete every request that is under way (``bdrv_drain``).
+
+        Raises:
+            OSError: a request cannot be completed; it stays under way, as with
+                QEMU's ``werror=stop``.  Not here: in a subclass.
+        """
         self.drains += 1
         for offset, data in self._in_flight:
             self._disk.write(offset, data)
@@ -144,7 +149,11 @@ class BlockDevice:
 
     def flush(self) -> None:
         """Make what was written stable (``bdrv_flush``); nothing to do for an
-        empty drive or a read-only disk."""
+        empty drive or a read-only disk.
+
+        Raises:
+            OSError: it cannot be.  Not here: in a subclass.
+        """
         self.flushes += 1
 
     def _check_request(self, offset: int, size: int, *, write: bool = False) -> None:
@@ -252,7 +261,7 @@ class BlockDevice:
             info = replace(info, id_str=self._new_id())
         if any(snapshot.info.id_str == info.id_str for snapshot in self._snapshots):
             raise _refuse(EEXIST)
-        snapshot = _Snapshot(info, self._disk.copy(), self.size, self._vmstate.copy())
+        snapshot = BlockSnapshot(info, self._disk.copy(), self.size, self._vmstate.copy())
         self._snapshots.append(snapshot)
         self._vmstate.discard_clusters(info.vm_state_size)
         return info
@@ -313,7 +322,7 @@ class BlockDevice:
         self._disk = snapshot.disk.copy()
         self._vmstate = snapshot.vmstate.copy()
 
-    def _by_id_or_name(self, id_or_name: str) -> _Snapshot | None:
+    def _by_id_or_name(self, id_or_name: str) -> BlockSnapshot | None:
         # Unlike snapshot_find: every id is tried before any name.
         for key in ("id_str", "name"):
             for snapshot in self._snapshots:
@@ -322,8 +331,7 @@ class BlockDevice:
         return None
 
     def _new_id(self) -> str:
-        taken = [_leading_number(snapshot.info.id_str) for snapshot in self._snapshots]
-        return str(max([0, *taken]) + 1)
+        return next_id(snapshot.info for snapshot in self._snapshots)
 
     def _check_snapshots(self) -> None:
         if not self.inserted:
@@ -344,12 +352,21 @@ class BlockDevice:
         )
 
     def restore(self, checkpoint: BlockCheckpoint) -> None:
-        """Put everything back as it was."""
+        """Put everything back as it was.
+
+        Raises:
+            OSError: it cannot be written.  Not here: in a subclass.
+        """
         self._disk = checkpoint.disk.copy()
         self.size = checkpoint.size
         self._vmstate = checkpoint.vmstate.copy()
         self._snapshots = list(checkpoint.snapshots)
         self._in_flight = list(checkpoint.in_flight)
+
+
+def next_id(snapshots: Iterable[SnapshotInfo]) -> str:
+    """The id after the greatest of ``snapshots`` (``find_new_snapshot_id``)."""
+    return str(max([0, *(_leading_number(info.id_str) for info in snapshots)]) + 1)
 
 
 def _leading_number(id_str: str) -> int:

@@ -79,6 +79,8 @@ class Machine:
         block_devices: disks, in the order of ``bdrv_next``.
         stop_handlers: called before the guest is stopped, while the run state
             is still what it was.
+        migration_is_running: an outgoing migration is under way.  Devices whose
+            state travels before it ends must leave that state alone.
         synchronized_states, synchronized_post_init: how often CPU state was
             fetched for a save and handed over after a load.
         suppress_vmdesc: no vmdesc is sent (machine types of 2.2 and older).
@@ -110,6 +112,7 @@ class Machine:
         self.nics: list[NICState] = []
         self.block_devices: list[BlockDevice] = []
         self.stop_handlers: list[Callable[[], None]] = []
+        self.migration_is_running = False
         self.synchronized_states = 0
         self.synchronized_post_init = 0
         self.suppress_vmdesc = False

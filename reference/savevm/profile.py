@@ -49,6 +49,8 @@ class Profile:
     timers_taken_unclamped: bool = False
     disks_revert_before_load: bool = False
     failed_savevm_changes_disks: bool = False
+    failed_delvm_changes_disks: bool = False
+    partial_snapshots_hidden: bool = False
     close_errors_ignored: bool = False
     announce_count_is_static: bool = False
 
@@ -198,8 +200,9 @@ SWITCHES: Final[tuple[Switch, ...]] = (
     _switch(
         "disks_revert_before_load",
         "loadvm reverts every disk and resets the machine before it reads the state, and a guest "
-        "whose loadvm failed stays stopped",
-        "a loadvm that fails leaves disks and machine as they were, and the guest runs on",
+        "whose loadvm failed stays stopped; disks are asked for the name one by one",
+        "a loadvm that fails leaves disks and machine as they were, and the guest runs on; all "
+        "disks must have the snapshot of the same moment and come to rest",
         "load_vmstate: old memory would run on reverted disks",
     ),
     _switch(
@@ -210,10 +213,26 @@ SWITCHES: Final[tuple[Switch, ...]] = (
         "the order of work in hmp_savevm: a full disk loses the old snapshot too",
     ),
     _switch(
+        "failed_delvm_changes_disks",
+        "a delvm that fails on one disk deletes on the others, and deletes what they call by the "
+        "same id or name",
+        "a delvm that fails leaves every disk as it was; the snapshot is the same id and name on "
+        "every disk",
+        "hmp_delvm goes on behind an error, with bdrv_snapshot_delete_by_id_or_name on each disk",
+    ),
+    _switch(
+        "partial_snapshots_hidden",
+        "info snapshots leaves out what some disks lack, and takes snapshots of different moments "
+        "with one id for one",
+        "info snapshots shows for each disk what is not on all of them",
+        "hmp_info_snapshots; later releases list partial snapshots",
+    ),
+    _switch(
         "close_errors_ignored",
-        "a saved state whose file cannot be flushed at the end counts as saved",
-        "it counts as failed",
-        "hmp_savevm and qmp_xen_save_devices_state drop what qemu_fclose returns",
+        "a saved state whose file cannot be flushed at the end counts as saved, and disks that "
+        "cannot be brought to rest when the guest is stopped do not matter",
+        "it counts as failed, and they refuse the command",
+        "hmp_savevm and qmp_xen_save_devices_state drop what qemu_fclose and vm_stop return",
     ),
     _switch(
         "announce_count_is_static",

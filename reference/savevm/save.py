@@ -205,7 +205,8 @@ def qemu_savevm_state(f: QEMUFileWriter, machine: Machine) -> None:
                 f.set_error(-EIO)
         if not f.get_error():
             qemu_savevm_state_complete(f, machine)
-    except SaveError:
+    except BaseException:
+        # Also a device that raises, or a cancellation: handlers have to be told.
         qemu_savevm_state_cancel(machine, f.trace)
         raise
     error = f.get_error()

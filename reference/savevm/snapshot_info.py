@@ -4,7 +4,7 @@ Source: ``QEMUSnapshotInfo`` of QEMU ``include/block/snapshot.h``;
 ``bdrv_snapshot_dump`` and ``get_human_readable_size`` of ``block/qapi.c``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
@@ -38,6 +38,11 @@ class SnapshotInfo:
     def goes_by(self, id_or_name: str) -> bool:
         """Whether ``id_or_name`` means this snapshot (``bdrv_snapshot_find``)."""
         return id_or_name in (self.id_str, self.name)
+
+    def made_with(self, other: "SnapshotInfo") -> bool:
+        """Whether both are of one savevm: the same but for the size of the VM
+        state, which only one disk has."""
+        return replace(self, vm_state_size=0) == replace(other, vm_state_size=0)
 
     def line(self, zone: tzinfo = UTC) -> str:
         """The row of ``info snapshots``, its date in ``zone``."""
@@ -77,26 +82,57 @@ def human_readable_size(size: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialSnapshots:
+    """Snapshots of one disk that belong to no snapshot of the whole machine.
+
+    Attributes:
+        device: name of the disk.
+        snapshots: oldest first.
+    """
+
+    device: str
+    snapshots: tuple[SnapshotInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotListing:
     """What ``info snapshots`` found.
 
     Attributes:
         snapshots: those that every disk has, in the order of the disk with the
             VM state.
-        incomplete: those that some disk lacks; they cannot be loaded and are
-            not printed.
+        incomplete: those of that disk that another disk lacks; they cannot be
+            loaded.
+        partial: what each disk has beside those that all have, where it is to be
+            shown; no entry for a disk that has nothing else.
     """
 
     snapshots: tuple[SnapshotInfo, ...]
     incomplete: tuple[SnapshotInfo, ...] = ()
+    partial: tuple[PartialSnapshots, ...] = ()
 
     def text(self, zone: tzinfo = UTC) -> str:
-        """What the monitor prints, dates in ``zone``."""
+        """What the monitor prints, dates in ``zone``.
+
+        Partial snapshots are told of in the words of a later QEMU.
+        """
+        return "\n\n".join((self._whole(zone), *(self._rest(part, zone) for part in self.partial)))
+
+    def _whole(self, zone: tzinfo) -> str:
         if self.snapshots:
-            return "\n".join((HEADER, *(info.line(zone) for info in self.snapshots)))
-        if self.incomplete:
+            return _table(self.snapshots, zone)
+        if self.incomplete or self.partial:
             return "There is no suitable snapshot available"
         return "There is no snapshot available."
+
+    @staticmethod
+    def _rest(part: PartialSnapshots, zone: tzinfo) -> str:
+        title = f"List of partial (non-loadable) snapshots on '{part.device}':"
+        return f"{title}\n{_table(part.snapshots, zone)}"
+
+
+def _table(snapshots: tuple[SnapshotInfo, ...], zone: tzinfo) -> str:
+    return "\n".join((HEADER, *(info.line(zone) for info in snapshots)))
 
 
 def cut_name(name: str) -> str:

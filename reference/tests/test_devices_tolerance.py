@@ -10,7 +10,8 @@ import pytest
 
 from savevm.board import machine_with
 from savevm.machine import Machine
-from savevm.testing.copies import load_device, migratable_digest, save_device
+from savevm.migratable import migratable_digest
+from savevm.testing.copies import load_device, save_device
 from savevm.timers import NOT_ARMED
 
 U64 = (1 << 64) - 1

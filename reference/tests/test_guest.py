@@ -12,15 +12,10 @@ from savevm.devices.cpu import Cpu
 from savevm.errors import LoadError
 from savevm.load import load_from_bytes
 from savevm.machine import Machine
+from savevm.migratable import migratable_digest
 from savevm.save import save_to_bytes
 from savevm.state import walk
-from savevm.testing.copies import (
-    copy_by_stream,
-    load_device,
-    migratable_differences,
-    migratable_digest,
-    save_device,
-)
+from savevm.testing.copies import copy_by_stream, load_device, migratable_differences, save_device
 
 STEPS = st.integers(0, 600)
 RAM_BYTES = 16384

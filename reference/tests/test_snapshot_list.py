@@ -1,6 +1,7 @@
 """delvm and info snapshots: which snapshots go, which are shown, and how."""
 
 import errno
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 
@@ -11,8 +12,14 @@ from hypothesis import strategies as st
 from savevm.block import BlockDevice
 from savevm.errors import SnapshotError
 from savevm.machine import Machine, RunState
+from savevm.profile import SEED, STRICT, Profile
 from savevm.snapshot import del_existing_snapshots, delvm, info_snapshots, savevm
-from savevm.snapshot_info import SnapshotInfo, SnapshotListing, human_readable_size
+from savevm.snapshot_info import (
+    PartialSnapshots,
+    SnapshotInfo,
+    SnapshotListing,
+    human_readable_size,
+)
 
 MIB = 1 << 20
 NOW = datetime(2015, 6, 30, 12, 34, 56, tzinfo=UTC)
@@ -20,9 +27,10 @@ NOW = datetime(2015, 6, 30, 12, 34, 56, tzinfo=UTC)
 
 class FailingDisk(BlockDevice):
     fails = False
+    fails_to_delete = False
 
     def snapshot_delete(self, id_str: str | None, name: str | None) -> None:
-        if self.fails:
+        if self.fails or self.fails_to_delete:
             raise OSError(errno.EIO, "Failed to remove snapshot from snapshot list")
         super().snapshot_delete(id_str, name)
 
@@ -36,8 +44,8 @@ def disk(name: str = "hd0") -> FailingDisk:
     return FailingDisk(name, MIB)
 
 
-def machine_with(*disks: BlockDevice) -> Machine:
-    machine = Machine()
+def machine_with(*disks: BlockDevice, profile: Profile = STRICT) -> Machine:
+    machine = Machine(profile=profile)
     machine.block_devices.extend(disks)
     machine.vm_start()
     return machine
@@ -72,9 +80,9 @@ def test_a_snapshot_goes_from_every_disk_and_the_guest_runs_on() -> None:
     assert machine.runstate is RunState.RUNNING
 
 
-def test_deleting_goes_on_behind_a_disk_that_cannot() -> None:
+def test_in_the_seed_deleting_goes_on_behind_a_disk_that_cannot() -> None:
     disks = [disk("hd0"), disk("hd1"), disk("hd2")]
-    machine = machine_with(*disks)
+    machine = machine_with(*disks, profile=SEED)
     savevm(machine, "s", now=NOW)
     disks[0].snapshot_delete_by_id_or_name("s")
     disks[1].fails = True
@@ -84,6 +92,54 @@ def test_deleting_goes_on_behind_a_disk_that_cannot() -> None:
         "Failed to remove snapshot from snapshot list",
     ]
     assert disks[2].snapshot_list() == []
+
+
+def test_deleting_is_taken_back_where_a_disk_cannot() -> None:
+    disks = [disk("hd0"), disk("hd1"), disk("hd2")]
+    machine = machine_with(*disks)
+    savevm(machine, "s", now=NOW)
+    before = [device.checkpoint() for device in disks]
+    disks[1].fails_to_delete = True
+    assert delvm(machine, "s") == [
+        "Error while deleting snapshot on device 'hd1': "
+        "Failed to remove snapshot from snapshot list",
+    ]
+    assert [device.checkpoint() for device in disks] == before
+
+
+def test_nothing_is_deleted_where_a_list_cannot_be_read() -> None:
+    disks = [disk("hd0"), disk("hd1")]
+    machine = machine_with(*disks)
+    savevm(machine, "s", now=NOW)
+    disks[1].fails = True
+    text = r"^Error while listing snapshots on device 'hd1': Input/output error$"
+    with pytest.raises(SnapshotError, match=text) as caught:
+        delvm(machine, "s")
+    assert caught.value.errno == errno.EIO
+    assert len(disks[0].snapshot_list()) == 1
+
+
+def test_what_only_some_disks_have_is_deleted_there() -> None:
+    disks = [disk("hd0"), disk("hd1")]
+    machine = machine_with(*disks)
+    savevm(machine, "s", now=NOW)
+    disks[0].snapshot_delete_by_id_or_name("s")
+    assert delvm(machine, "s") == []
+    assert disks[1].snapshot_list() == []
+    assert delvm(machine, "s") == [
+        "Error while deleting snapshot on device 'hd0': Can't find the snapshot",
+        "Error while deleting snapshot on device 'hd1': Can't find the snapshot",
+    ]
+
+
+def test_an_id_does_not_delete_what_another_disk_calls_so() -> None:
+    for profile, left in ((STRICT, ["1"]), (SEED, [])):
+        disks = [disk("hd0"), disk("hd1")]
+        machine = machine_with(*disks, profile=profile)
+        disks[0].snapshot_create(SnapshotInfo("1", "s"))
+        disks[1].snapshot_create(SnapshotInfo("7", "1"))
+        assert delvm(machine, "1") == []
+        assert [info.name for info in disks[1].snapshot_list()] == left
 
 
 def test_drives_without_snapshots_are_passed_over() -> None:
@@ -116,6 +172,14 @@ def test_a_list_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(SnapshotError, match=r"^bdrv_snapshot_list: error -5$") as caught:
         info_snapshots(machine_with(device))
     assert caught.value.errno == errno.EIO
+    device.fails, other = False, disk("hd1")
+    other.fails = True
+    device.snapshot_create(SnapshotInfo(name="s"))
+    with pytest.raises(SnapshotError, match="device 'hd1'"):
+        info_snapshots(machine_with(device, other))
+    # For the seed that disk has none.
+    listing = info_snapshots(machine_with(device, other, profile=SEED))
+    assert [info.name for info in listing.incomplete] == ["s"]
 
 
 def test_no_snapshot_at_all() -> None:
@@ -126,29 +190,76 @@ def test_no_snapshot_at_all() -> None:
 
 def test_a_snapshot_that_one_disk_lacks_is_not_shown() -> None:
     first, second = disk(), disk("hd1")
-    machine = machine_with(first, second)
+    machine = machine_with(first, second, profile=SEED)
     made = [savevm(machine, name, now=NOW) for name in ("a", "b")]
     second.snapshot_delete_by_id_or_name("a")
     listing = info_snapshots(machine)
     assert listing.snapshots == (made[1],)
     assert listing.incomplete == (made[0],)
+    assert listing.partial == ()
     second.snapshot_delete_by_id_or_name("b")
     assert info_snapshots(machine).text() == "There is no suitable snapshot available"
 
 
-def test_another_disk_may_know_the_id_as_a_name() -> None:
+def test_a_strict_list_shows_what_only_some_disks_have() -> None:
     first, second = disk(), disk("hd1")
     machine = machine_with(first, second)
+    a, b, c = (savevm(machine, name, now=NOW) for name in ("a", "b", "c"))
+    second.snapshot_delete_by_id_or_name("a")
+    first.snapshot_delete_by_id_or_name("c")
+    listing = info_snapshots(machine)
+    assert listing == SnapshotListing(
+        (b,), (a,),
+        (
+            PartialSnapshots("hd0", (a,)),
+            PartialSnapshots("hd1", (replace(c, vm_state_size=0),)),
+        ),
+    )  # fmt: skip
+    lines = listing.text().split("\n")
+    assert [line[:32].rstrip() for line in lines if not line.startswith("ID")] == [
+        "2         b",
+        "",
+        "List of partial (non-loadable) s",
+        "1         a",
+        "",
+        "List of partial (non-loadable) s",
+        "3         c",
+    ]
+    assert lines[3] == "List of partial (non-loadable) snapshots on 'hd0':"
+
+
+def test_snapshots_of_two_moments_are_not_one() -> None:
+    first, second = disk(), disk("hd1")
+    machine = machine_with(first, second)
+    made = savevm(machine, "s", now=NOW)
+    kept = second.checkpoint()
+    delvm(machine, "s")
+    again = savevm(machine, "s", now=NOW + timedelta(seconds=1))
+    second.restore(kept)
+    assert (made.id_str, made.name) == (again.id_str, again.name)
+    assert info_snapshots(machine).snapshots == ()
+    machine.profile = SEED
+    assert info_snapshots(machine).snapshots == (again,)
+
+
+def test_in_the_seed_another_disk_may_know_the_id_as_a_name() -> None:
+    first, second = disk(), disk("hd1")
+    machine = machine_with(first, second, profile=SEED)
     made = savevm(machine, "a", now=NOW)
     second.snapshot_delete_by_id_or_name("a")
     second.snapshot_create(SnapshotInfo(id_str="9", name=made.id_str))
     assert info_snapshots(machine).snapshots == (made,)
+    machine.profile = STRICT
+    assert info_snapshots(machine).snapshots == ()
 
 
-def test_a_snapshot_that_only_another_disk_has_is_not_shown() -> None:
+def test_a_snapshot_that_only_another_disk_has_is_not_shown_by_the_seed() -> None:
     first, second = disk(), disk("hd1")
-    second.snapshot_create(SnapshotInfo(name="s"))
-    assert info_snapshots(machine_with(first, second)) == SnapshotListing(())
+    made = second.snapshot_create(SnapshotInfo(name="s"))
+    assert info_snapshots(machine_with(first, second, profile=SEED)) == SnapshotListing(())
+    listing = info_snapshots(machine_with(first, second))
+    assert listing.partial == (PartialSnapshots("hd1", (made,)),)
+    assert listing.text().startswith("There is no suitable snapshot available\n\nList of partial")
 
 
 def test_the_table_has_the_columns_of_qemu() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +16,7 @@ from savevm.profile import SEED, STRICT, Profile
 from savevm.qemufile.sources import Buffer
 from savevm.snapshot import hmp_loadvm, loadvm, savevm
 from savevm.snapshot_info import SnapshotInfo
+from savevm.snapshot_undo import NotPutBackError
 from savevm.state import State
 from savevm.trace import TraceLog
 from savevm.vmstate import fields
@@ -70,6 +72,18 @@ class FailingDisk(BlockDevice):
         self._call("drain")
         super().drain()
 
+    def flush(self) -> None:
+        self._call("flush")
+        super().flush()
+
+    def snapshot_list(self) -> list[SnapshotInfo]:
+        self._call("list")
+        return super().snapshot_list()
+
+    def restore(self, checkpoint: BlockCheckpoint) -> None:
+        self._call("restore")
+        super().restore(checkpoint)
+
     def snapshot_goto(self, id_or_name: str) -> None:
         self._call("goto")
         super().snapshot_goto(id_or_name)
@@ -117,7 +131,8 @@ def replace_state(device: BlockDevice, data: bytes, size: int | None = None) -> 
     info = device.snapshot_find("s")
     device.snapshot_delete_by_id_or_name("s")
     device.save_vmstate(data, 0)
-    device.snapshot_create(SnapshotInfo(info.id_str, "s", len(data) if size is None else size))
+    size = len(data) if size is None else size
+    device.snapshot_create(replace(info, vm_state_size=size))
 
 
 def state_of(device: BlockDevice) -> bytes:
@@ -159,7 +174,7 @@ def test_writes_under_way_land_before_the_disks_go_back() -> None:
     second.submit_write(0, b"late")
     second.calls.clear()
     loadvm(machine, "s")
-    assert second.calls == ["drain", "goto"]
+    assert second.calls == ["list", "drain", "goto"]
     assert second.read(0, 4) == b"then"
 
 
@@ -318,6 +333,14 @@ def read_fails(disks: Sequence[FailingDisk]) -> None:
     disks[0].fails["read"] = errno.EIO
 
 
+def list_fails_on_the_second(disks: Sequence[FailingDisk]) -> None:
+    disks[1].fails["list"] = errno.EIO
+
+
+def drain_fails_on_the_second(disks: Sequence[FailingDisk]) -> None:
+    disks[1].fails["drain"] = errno.EIO
+
+
 FAILURES: list[tuple[Callable[[Sequence[FailingDisk]], None], str]] = [
     (cut_stream, "Error -5 while loading VM state"),
     (bad_value, "Error -22 while loading VM state"),
@@ -326,7 +349,13 @@ FAILURES: list[tuple[Callable[[Sequence[FailingDisk]], None], str]] = [
     (goto_fails_on_the_first, "Error -5 while activating snapshot 's' on 'hd0'"),
     (goto_fails_on_the_second, "Error -5 while activating snapshot 's' on 'hd1'"),
     (read_fails, "Error -5 while loading VM state"),
+    (
+        list_fails_on_the_second,
+        "Error while listing snapshots on device 'hd1': the disk says no",
+    ),
+    (drain_fails_on_the_second, "Error while draining device 'hd1': the disk says no"),
 ]
+SEED_FAILURES = [damage for damage, _ in FAILURES if damage is not drain_fails_on_the_second]
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -377,7 +406,7 @@ def test_a_load_that_is_abandoned_leaves_everything_as_it_was() -> None:
         assert held(machine) == before
 
 
-@pytest.mark.parametrize("damage", [damage for damage, _ in FAILURES])
+@pytest.mark.parametrize("damage", SEED_FAILURES)
 def test_after_a_failed_load_the_seed_leaves_the_machine_stopped(
     damage: Callable[[Sequence[FailingDisk]], None],
 ) -> None:
@@ -387,6 +416,87 @@ def test_after_a_failed_load_the_seed_leaves_the_machine_stopped(
     with pytest.raises(SnapshotError):
         hmp_loadvm(machine, "s")
     assert machine.runstate is RunState.RESTORE_VM
+
+
+def test_a_disk_that_cannot_be_put_back_keeps_the_guest_stopped() -> None:
+    disks = [FailingDisk("hd0"), FailingDisk("hd1"), FailingDisk("hd2")]
+    machine = machine_with(*disks)
+    before = machine.digest(), [device.checkpoint() for device in disks]
+    goto_fails_on_the_second(disks)
+    disks[0].fails["restore"] = errno.ENOSPC
+    with pytest.raises(NotPutBackError) as caught:
+        hmp_loadvm(machine, "s")
+    assert caught.value.reason.splitlines() == [
+        "Error -5 while activating snapshot 's' on 'hd1'",
+        "Error while putting back device 'hd0', which stays as it is: the disk says no",
+    ]
+    assert caught.value.errno == errno.EIO
+    # The other disks and the machine were put back all the same.
+    assert machine.runstate is RunState.RESTORE_VM
+    machine.board.runstate = RunState.RUNNING
+    after = [device.checkpoint() for device in disks]
+    assert (machine.digest(), after[1:]) == (before[0], before[1][1:])
+    assert disks[0].read(0, 4) == b"then"
+
+
+def test_what_a_disk_that_cannot_be_put_back_did_to_a_cancelled_load_is_noted() -> None:
+    class Abandoned(BaseException):
+        pass
+
+    class Slow(FailingDisk):
+        def load_vmstate(self, position: int, size: int) -> bytes:
+            raise Abandoned
+
+    machine = machine_with(Slow("hd0", restore=errno.EIO))
+    with pytest.raises(Abandoned) as caught:
+        hmp_loadvm(machine, "s")
+    assert caught.value.__notes__ == [
+        "Error while putting back device 'hd0', which stays as it is: the disk says no"
+    ]
+    assert machine.runstate is RunState.RESTORE_VM
+
+
+def test_a_disk_that_cannot_be_flushed_is_not_taken_back() -> None:
+    machine = machine_with(disk(), FailingDisk("hd1"))
+    second = machine.block_devices[1]
+    assert isinstance(second, FailingDisk)
+    second.fails["flush"] = errno.EIO
+    before = held(machine)
+    with pytest.raises(SnapshotError, match=r"^Error while flushing device 'hd1'"):
+        hmp_loadvm(machine, "s")
+    assert held(machine) == before
+    machine.profile = SEED
+    hmp_loadvm(machine, "s")
+    assert second.read(0, 4) == b"then"
+
+
+def test_in_the_seed_a_write_that_could_not_be_drained_lands_on_the_old_contents() -> None:
+    machine = machine_with(disk(), FailingDisk("hd1"), profile=SEED)
+    second = machine.block_devices[1]
+    assert isinstance(second, FailingDisk)
+    second.submit_write(0, b"late")
+    second.fails["drain"] = errno.EIO
+    hmp_loadvm(machine, "s")
+    del second.fails["drain"]
+    second.drain()
+    assert second.read(0, 4) == b"late"
+
+
+def test_snapshots_of_two_moments_are_not_loaded_together() -> None:
+    for profile in (STRICT, SEED):
+        machine = machine_with(disk(), disk("hd1"), profile=profile)
+        second = machine.block_devices[1]
+        info = second.snapshot_find("s")
+        second.snapshot_delete_by_id_or_name("s")
+        second.snapshot_create(replace(info, date_sec=info.date_sec + 1))
+        before = held(machine)
+        if profile is SEED:
+            loadvm(machine, "s")
+            assert [device.read(0, 4) for device in machine.block_devices] == [b"then", b"now "]
+            continue
+        with pytest.raises(SnapshotError, match="of another moment than device 'hd0'"):
+            loadvm(machine, "s")
+        assert held(machine) == before
 
 
 def test_in_the_seed_a_cut_state_goes_on_in_zeros_until_a_footer_is_missing() -> None:

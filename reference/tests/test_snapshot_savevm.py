@@ -7,15 +7,17 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from savevm.block import BlockDevice
+from savevm.block import BlockCheckpoint, BlockDevice
 from savevm.board import none_machine
 from savevm.devices.globalstate import GlobalState
 from savevm.errors import SaveError, SnapshotError
 from savevm.machine import Machine, RunState
-from savevm.profile import SEED, STRICT
+from savevm.profile import SEED, STRICT, Profile
+from savevm.registry import SaveVMHandlers
 from savevm.save import save_to_bytes
-from savevm.snapshot import find_vmstate_bs, loadvm, savevm
+from savevm.snapshot import find_vmstate_bs, info_snapshots, loadvm, savevm
 from savevm.snapshot_info import SnapshotInfo
+from savevm.snapshot_undo import NotPutBackError
 from savevm.state import State
 from savevm.trace import TraceLog
 from savevm.vmstate import fields
@@ -62,6 +64,10 @@ class FailingDisk(BlockDevice):
         if position:
             self._fail("write")
         super().writev_vmstate(pieces, position)  # type: ignore[arg-type]  # passed on as it came
+
+    def drain(self) -> None:
+        self._fail("drain")
+        super().drain()
 
     def flush(self) -> None:
         self._fail("flush")
@@ -319,8 +325,8 @@ def test_a_save_that_fails_leaves_every_disk_as_it_was(
     savevm(machine, "s", now=NOW)
     before = [device.checkpoint() for device in disks]
     disks[position].fails = fails
-    if position == 1 and ("write" in fails or "flush" in fails):
-        savevm(machine, "s", now=NOW)  # that disk neither writes nor closes a state
+    if position == 1 and "write" in fails:
+        savevm(machine, "s", now=NOW)  # that disk gets no state
         return
     with pytest.raises(SnapshotError):
         savevm(machine, "s", now=NOW)
@@ -351,26 +357,135 @@ def test_in_the_seed_one_disk_that_refuses_does_not_hinder_the_others() -> None:
     assert [len(device.snapshot_list()) for device in disks] == [0, 1, 0]
 
 
-def test_an_id_that_is_taken_on_another_disk_fails_there() -> None:
+def test_in_the_seed_an_id_that_is_taken_on_another_disk_fails_there() -> None:
     first, second = disk(), disk("hd1")
     second.snapshot_create(SnapshotInfo(name="other"))  # takes id 1
+    machine = machine_with(first, second)
+    machine.profile = SEED
     with pytest.raises(SnapshotError) as caught:
-        savevm(machine_with(first, second), "s", now=NOW)
+        savevm(machine, "s", now=NOW)
     assert caught.value.reason == "Error while creating snapshot on 'hd1'"
     assert caught.value.errno == errno.EEXIST
 
 
-def test_a_flush_that_fails_at_the_end_fails_the_save_but_not_in_the_seed() -> None:
-    machine = machine_with(FailingDisk("hd0", flush=errno.ENOSPC))
-    with pytest.raises(SnapshotError, match="No space left on device"):
+def test_a_strict_save_takes_an_id_that_is_free_on_every_disk() -> None:
+    first, second = disk(), disk("hd1")
+    for name in ("other", "more"):
+        second.snapshot_create(SnapshotInfo(name=name))
+    machine = machine_with(first, second)
+    assert savevm(machine, "s", now=NOW).id_str == "3"
+    assert [info.id_str for info in second.snapshot_list()] == ["1", "2", "3"]
+    # One that is replaced keeps its id only where no other snapshot has that.
+    first.snapshot_create(SnapshotInfo("1", "t"))
+    assert savevm(machine, "t", now=NOW).id_str == "4"
+    assert [info.name for info in second.snapshot_list()] == ["other", "more", "s", "t"]
+
+
+@pytest.mark.parametrize("profile", [STRICT, SEED], ids=lambda profile: profile.name)
+def test_an_id_does_not_replace_what_another_disk_calls_so(profile: Profile) -> None:
+    first, second = disk(), disk("hd1")
+    machine = machine_with(first, second)
+    machine.profile = profile
+    first.snapshot_create(SnapshotInfo("5", "s"))
+    second.snapshot_create(SnapshotInfo("7", "5"))
+    savevm(machine, "5", now=NOW)
+    gone = profile is SEED
+    assert [info.name for info in second.snapshot_list()] == (["s"] if gone else ["5", "s"])
+
+
+class Watched(FailingDisk):
+    """Says when it flushes and fails at the flush of that number."""
+
+    bad_flush = -1
+
+    def flush(self) -> None:
+        super().flush()
+        if self.flushes == self.bad_flush:
+            raise OSError(errno.ENOSPC, "the disk says no")
+
+
+@pytest.mark.parametrize(
+    ("bad_flush", "text"),
+    [
+        (1, "Error while flushing device 'hd0': the disk says no"),
+        (2, "Error while writing VM state: No space left on device"),
+    ],
+)
+def test_a_flush_that_fails_at_the_end_fails_the_save_but_not_in_the_seed(
+    bad_flush: int, text: str
+) -> None:
+    device = Watched("hd0")
+    machine = machine_with(device)
+    device.bad_flush = bad_flush
+    with pytest.raises(SnapshotError) as caught:
         savevm(machine, "s", now=NOW)
+    assert (caught.value.reason, caught.value.errno) == (text, errno.ENOSPC)
+    assert device.snapshot_list() == []
+    assert machine.is_running()
     machine.profile = replace(STRICT, close_errors_ignored=True)
+    device.bad_flush += device.flushes
     assert savevm(machine, "s", now=NOW).vm_state_size > 0
 
 
-def test_a_list_that_cannot_be_read_counts_as_no_old_snapshot() -> None:
-    machine = machine_with(FailingDisk("hd0", list=errno.EIO))
+def test_a_list_that_cannot_be_read_counts_as_no_old_snapshot_in_the_seed() -> None:
+    device = FailingDisk("hd0", list=errno.EIO)
+    machine = machine_with(device)
+    with pytest.raises(SnapshotError, match=r"^Error while listing snapshots on device 'hd0'"):
+        savevm(machine, "s", now=NOW)
+    assert device.vmstate_end() == 0
+    machine.profile = SEED
     assert savevm(machine, "s", now=NOW).id_str == "1"
+
+
+def test_writes_that_cannot_be_drained_fail_the_save_and_the_guest_runs_on() -> None:
+    device = FailingDisk("hd0", drain=errno.EIO)
+    device.submit_write(0, b"late")
+    machine = machine_with(device)
+    with pytest.raises(SnapshotError, match=r"^Error while draining device 'hd0'"):
+        savevm(machine, "s", now=NOW)
+    assert machine.is_running()
+    device.fails = {}
+    savevm(machine, "s", now=NOW)
+    device.write(0, b"next")
+    device.snapshot_goto("s")
+    assert device.read(0, 4) == b"late"
+
+
+def test_a_full_disk_keeps_the_old_snapshot_without_having_to_put_anything_back() -> None:
+    class Stuck(FailingDisk):
+        def restore(self, checkpoint: BlockCheckpoint) -> None:
+            raise OSError(errno.EIO, "the disk says no")
+
+    device = Stuck("hd0")
+    machine = machine_with(device, disk("hd1"))
+    made = savevm(machine, "s", now=NOW)
+    device.fails = {"write": errno.ENOSPC}
+    with pytest.raises(NotPutBackError):
+        savevm(machine, "s", now=NOW)
+    assert info_snapshots(machine).snapshots == (made,)
+    device.fails = {}
+    loadvm(machine, "s")
+
+
+def test_a_device_that_raises_leaves_no_save_under_way_and_every_disk_as_it_was() -> None:
+    class Broken(Exception):
+        pass
+
+    def raises(opaque: object) -> int:
+        raise Broken
+
+    machine = machine_with(disk(), disk("hd1"))
+    savevm(machine, "s", now=NOW)
+    told: list[object] = []
+    handlers = SaveVMHandlers(cancel=told.append)
+    machine.savevm.register_savevm_live(None, "live", 0, 1, handlers, machine)
+    machine.savevm.vmstate_register(None, 0, VMStateDescription("broken", pre_save=raises), State())
+    before = [device.checkpoint() for device in machine.block_devices]
+    with pytest.raises(Broken):
+        savevm(machine, "s", now=NOW)
+    assert [device.checkpoint() for device in machine.block_devices] == before
+    assert told == [machine]
+    assert machine.is_running()
 
 
 def test_what_a_failed_save_of_the_seed_left_behind_does_not_hurt_the_next() -> None:

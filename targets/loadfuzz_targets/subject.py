@@ -10,10 +10,18 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
+from loadfuzz.faults.kinds import Layer, PlaceKind
+from loadfuzz.faults.plan import Fault, FaultPlan
+from loadfuzz.faults.source import FaultySource
+from loadfuzz.faults.steps import InjectedKillError, SteppingSource, Steps
 from loadfuzz.inputs import Delivery
 from loadfuzz_targets.baseline import Baseline
 from loadfuzz_targets.digest import MachineDigest
+from loadfuzz_targets.faulty_machine import faulty_hooks, refusals
+from loadfuzz_targets.hooks import LOADING, hooks_of
+from loadfuzz_targets.interruptions import cancellations, killed
 from loadfuzz_targets.memory import MemoryImage
+from loadfuzz_targets.struck import StruckLog
 from savevm.load import Loader
 from savevm.machine import Machine
 from savevm.qemufile import ChunkSource, QEMUFileReader
@@ -48,6 +56,7 @@ class MachineSubject:
         self._digest = MachineDigest(machine)
         self._digest_at_start = self._digest.now()
         self._nics_at_start = list(machine.nics)
+        self._struck: Sequence[Fault] = ()
 
     def load(self, stream: bytes, delivery: Delivery, trace: Trace | None) -> None:
         """Load ``stream`` as the machine's profile has it.
@@ -66,6 +75,53 @@ class MachineSubject:
             self._loader(f, self.machine).load()
         finally:
             f.close()
+
+    @property
+    def layers(self) -> frozenset[Layer]:
+        """The stream on its way, the devices' hooks, and interruptions
+        (:class:`loadfuzz.abc.TakesFaults`)."""
+        return frozenset({Layer.TRANSPORT, Layer.DEVICE, Layer.PROCESS})
+
+    def fault_places(self) -> Mapping[PlaceKind, Sequence[str]]:
+        """Hooks that a load calls (:class:`loadfuzz.abc.NamesFaultPlaces`)."""
+        called = [str(place) for place in hooks_of(self.machine) if place.hook in LOADING]
+        return {PlaceKind.CALL: called}
+
+    def load_under(
+        self, stream: bytes, delivery: Delivery, faults: FaultPlan, trace: Trace | None
+    ) -> None:
+        """Load ``stream`` while ``faults`` happen; a read of the stream is a step.
+
+        A machine whose process was killed is put back to the start: it is gone, and
+        another process begins.
+
+        Raises:
+            LoadError: the stream is refused, the load was cancelled (``ECANCELED``), or
+                its process was killed (``EINTR``).
+            UsageError: the plan names a hook that no device has.
+        """
+        source = FaultySource(stream, faults, delivery.chunks)
+        steps = Steps(faults)
+        log = StruckLog(lambda: source.struck, lambda: steps.struck)
+        f = self._reader(
+            SteppingSource(source, steps),
+            profile=self.machine.profile,
+            trace=_unheard if self._plain else trace,
+            trace_fields=self._plain,
+        )
+        try:
+            with refusals(), cancellations(), faulty_hooks(self.machine, faults, log.add):
+                self._loader(f, self.machine).load()
+        except InjectedKillError:
+            self.reset()
+            raise killed() from None
+        finally:
+            f.close()
+            self._struck = log.all()
+
+    def struck(self) -> Sequence[Fault]:
+        """The faults of the last :meth:`load_under` that did happen, in order."""
+        return self._struck
 
     def reset(self) -> None:
         """Back to the state at the start."""

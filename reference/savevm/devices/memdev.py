@@ -148,12 +148,22 @@ class MemoryDevice(SimDevice):
 
     # -- running -----------------------------------------------------------------------
 
+    def is_busy(self) -> bool:
+        """Whether nothing may be changed now (``virtio_mem_is_busy``): this state
+        travels at the beginning of a migration, and nobody sends it again."""
+        return self.machine.migration_is_running
+
     def request(self, value: int) -> None:
         """The host asks for more or fewer blocks; the guest may have more."""
+        if self.is_busy():
+            return
         self.requested_blocks = value % (BLOCKS + 1)
 
     def plug(self, value: int) -> None:
-        """The guest plugs or unplugs a block, up to what it was asked for."""
+        """The guest plugs or unplugs a block, up to what it was asked for; it is
+        told to try again while a migration runs (``VIRTIO_MEM_RESP_BUSY``)."""
+        if self.is_busy():
+            return
         bit = 1 << value % BLOCKS
         if value & 0x80 or self.plugged_blocks >= self.requested_blocks:
             self.plugged &= ~bit

@@ -11,7 +11,7 @@ Sources: ``ram_save_setup``, ``ram_save_iterate``, ``ram_find_and_save_block``,
 ``ram_save_complete`` and ``ram_save_pending`` of QEMU ``migration/ram.c``.
 """
 
-from errno import ENOTSUP
+from errno import EBUSY, ENOTSUP
 from typing import TYPE_CHECKING, Final
 
 from savevm.qemufile import QEMUFileWriter
@@ -105,7 +105,8 @@ def ram_save_complete(f: QEMUFileWriter, opaque: Opaque) -> int:
     """END: whatever is dirty still; the guest does not run any more.
 
     Returns:
-        0 or negative errno.
+        0 or negative errno.  ``-EBUSY`` says that another save of this RAM began
+        or ended while the file waited for its sink: it took dirty pages away.
     """
     ram: RAMState = opaque
     outgoing = ram.outgoing
@@ -118,6 +119,8 @@ def ram_save_complete(f: QEMUFileWriter, opaque: Opaque) -> int:
     _send_dirty(sender, None, ram, ram.dirty_pages())
     sender.send_bare(RAMFlag.EOS)
     sender.flush()
+    if ram.outgoing is not outgoing:
+        return -EBUSY
     ram.outgoing = Outgoing(outgoing.params)
     return f.get_error()
 

@@ -2,34 +2,15 @@
 and those of a loader that is compared with it.
 """
 
-from savevm.devices.base import SimDevice, migratable
 from savevm.errors import SaveError
 from savevm.load import load_from_bytes
 from savevm.machine import Machine
+from savevm.migratable import migratable_roots
 from savevm.qemufile import BytesSink, QEMUFileReader, QEMUFileWriter
 from savevm.registry import SaveStateEntry
 from savevm.save import save_to_bytes
-from savevm.state import differences, digest, walk
+from savevm.state import differences, walk
 from savevm.vmstate import vmstate_load_state, vmstate_save_state
-
-
-def migratable_roots(machine: Machine) -> list[object]:
-    """The state that a stream carries or implies: clock, devices, RAM's digest.
-
-    The run state and counters of the board, and what a device keeps for
-    itself (:attr:`SimDevice.not_migrated`), are left out.
-    """
-    roots: list[object] = [machine.clock]
-    for device in machine.devices.values():
-        roots.append(migratable(device) if isinstance(device, SimDevice) else device)
-    if machine.ram is not None:
-        roots.append(machine.ram.digest())
-    return roots
-
-
-def migratable_digest(machine: Machine) -> str:
-    """Hex digest of :func:`migratable_roots`: equal after a save and a load."""
-    return digest(*migratable_roots(machine))
 
 
 def migratable_differences(left: Machine, right: Machine, limit: int = 8) -> list[str]:
