@@ -395,9 +395,10 @@ class Trial(Protocol):
     def at_start(self) -> bytes:
         """What a fresh subject saves."""
 
-    def peak_bytes(self) -> int:
+    def peak_bytes(self, allowed: int) -> int:
         """Memory that Python took at the peak of loading the input into a fresh
-        subject, beyond what it had before."""
+        subject, beyond what it had before; 0 when that was certainly no more than
+        ``allowed`` bytes."""
 
     def growth(self) -> "Growth | None":
         """What piles up when the input is loaded several times into one subject;

@@ -7,7 +7,7 @@ from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind, Outcome
 from loadfuzz.executors.guard import SubjectError, guarded_call
 from loadfuzz.executors.loaders import VERDICTS, Bench
-from loadfuzz.executors.memory import peak_bytes_of
+from loadfuzz.executors.memory import peak_bytes_of, room_for
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.faults.plan import Fault
 from loadfuzz.inputs import WHOLE, Delivery, Input
@@ -213,7 +213,7 @@ class LoadTrial:
         """See :meth:`loadfuzz.abc.Trial.at_start`."""
         return self._bench.at_start()
 
-    def peak_bytes(self) -> int:
+    def peak_bytes(self, allowed: int) -> int:
         """See :meth:`loadfuzz.abc.Trial.peak_bytes`.
 
         Raises:
@@ -221,7 +221,23 @@ class LoadTrial:
         """
         bench = self._bench
         subject = bench.fresh()
+        with room_for(allowed) as limited:
+            if limited and self._does_the_same(subject):
+                return 0
+        if limited:
+            bench.forget_spare()
+            subject = bench.fresh()
         return peak_bytes_of(lambda: bench.load(subject, self.input.stream, self.input.delivery))
+
+    def _does_the_same(self, subject: Subject) -> bool:
+        """Whether the input comes to the same once more."""
+        try:
+            again = self._bench.load(subject, self.input.stream, self.input.delivery)
+        except SubjectError:
+            return False
+        execution = self.execution
+        text = execution.refusal.text if execution.refusal is not None else again.text
+        return again.kind is execution.kind and again.text == text
 
     def growth(self) -> Growth | None:
         """See :meth:`loadfuzz.abc.Trial.growth`.

@@ -40,8 +40,9 @@ def judge(trial: Trial) -> Violation | None:
     if violation is not None or trial.execution.kind is ExitKind.TIMED_OUT:
         return violation
     size = len(trial.input.stream)
-    peak = trial.peak_bytes()
-    if peak <= allowed_bytes(size):
+    allowed = allowed_bytes(size)
+    peak = trial.peak_bytes(allowed)
+    if peak <= allowed:
         return None
     where = where_of(trial.execution)
     return Violation(

@@ -117,7 +117,7 @@ class ScriptedTrial:
     def at_start(self) -> bytes:
         return GOOD
 
-    def peak_bytes(self) -> int:
+    def peak_bytes(self, allowed: int) -> int:
         return self.peak
 
     def growth(self) -> Growth | None:
