@@ -1,7 +1,8 @@
 """Plain synchronous code that waits for a coroutine without being one.
 
 The native engine is a loop of plain calls, and a loader in another process is spoken
-to with asyncio.  A greenlet lets the one wait for the other, as QEMU's own loader runs
+to with asyncio; the reference's loader is plain code, too, and its stream may come over an
+asyncio transport.  A greenlet lets the one wait for the other, as QEMU's own loader runs
 in a stackful coroutine: :func:`drive` runs a function, and wherever that calls
 :func:`wait`, however deep, the task that drives it awaits in its place.
 """
@@ -29,6 +30,9 @@ def wait(awaitable: Awaitable[T]) -> T:
 
 async def drive(function: Callable[[], T]) -> T:
     """Run ``function`` in the present task, and await what it waits for.
+
+    When the task is cancelled, or the coroutine closed, the function hears of it where it
+    waits: :func:`wait` raises there, and the function unwinds.  It is over when this is.
 
     Raises:
         BaseException: whatever the function raises.

@@ -169,6 +169,11 @@ def test_a_program_that_is_being_built_anew_is_no_usage_error(tmp_path: Path) ->
         ({"command": ""}, "there is no command"),
         ({"command": "a 'b"}, "cannot be split"),
         ({"command": "a {input} {socket}"}, "both"),
+        (
+            {"command": "a {inputt}"},
+            r"\{inputt\}, and the placeholders are \{input\} and \{socket\}",
+        ),
+        ({"command": "a --in={Input} {input}"}, r"write \{\{Input\}\} for braces"),
         ({"command": "a", "reject": (0,)}, "named twice"),
         ({"command": "a", "crash": (256,)}, "from 0 to 255"),
         ({"command": "a", "crash_patterns": ("(",)}, "no regular expression"),
@@ -177,6 +182,26 @@ def test_a_program_that_is_being_built_anew_is_no_usage_error(tmp_path: Path) ->
 def test_a_command_that_makes_no_sense_is_said_at_once(spec: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         CommandSpec(**spec)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("word", "becomes"),
+    [
+        ("'{\"file\": \"{input}\", \"ports\": {}}'", '{"file": "/in", "ports": {}}'),
+        ("'{{input}}={input}'", "{input}=/in"),
+        ("'{ echo ${HOME} ${input}; }'", "{ echo ${HOME} ${input}; }"),
+        ("'{{print}}'", "{print}"),
+        ("'{{\"a\": {\"b\": 1}}}'", '{{"a": {"b": 1}}}'),
+    ],
+)  # fmt: skip
+def test_braces_that_are_no_placeholder_stay(word: str, becomes: str) -> None:
+    assert CommandSpec(f"sh {word}").argv("/in", "/socket")[1:] == [becomes]
+
+
+def test_a_placeholder_in_two_pairs_of_braces_is_none() -> None:
+    spec = CommandSpec("loader {{input}} {{socket}}")
+    assert spec.wants_stdin
+    assert not spec.wants_socket
 
 
 # -- crashes -------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """From alarms to findings: what is confirmed, written, announced, and what never is."""
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from loadfuzz.abc import Cost, Oracle, Trial
 from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.engines.judging import CONFIRMATIONS, FAULTS_MAX, SIGNATURES_MAX, Judge
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
+from loadfuzz.engines.reducing import NOTE_FILE, Reducer
 from loadfuzz.engines.tally import Tally
 from loadfuzz.errors import InfraError
 from loadfuzz.events import Event, FindingAnnounced, FindingRepeated, MachineryWarning
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
-from loadfuzz.findings import Finding, Violation
+from loadfuzz.findings import Finding, Violation, folder_name
 from loadfuzz.inputs import Delivery, Input, Seed, digest_of
-from loadfuzz.mutation import Mutation, Splice
+from loadfuzz.mutation import Mutation, Splice, apply
+from loadfuzz.oracles import NO_HANG
 from savevm.document import Document
 from savevm.trace import Trace
 
@@ -76,8 +79,16 @@ class Bench:
     keep: bool = True
     full: bool = False
 
-    def judge(self, *oracles: Oracle) -> Judge:
-        return Judge(BATCH, oracles, self.tally, self.events.append, self.write, self.executor)
+    def judge(self, *oracles: Oracle, reducer: Reducer | None = None) -> Judge:
+        return Judge(
+            BATCH, oracles, self.tally, self.events.append, self.write, self.executor,
+            reducer=reducer,
+        )  # fmt: skip
+
+    def reducer(self, folder: Path, *seeds: bytes) -> Reducer:
+        (folder / "worker-3").mkdir()
+        batch = replace(BATCH, out=str(folder))
+        return Reducer(batch, SlowTarget(), self.executor, lambda: seeds)
 
     def executor(self) -> InProcessExecutor:
         return InProcessExecutor(SlowTarget(), self.watchdog)
@@ -159,6 +170,71 @@ def test_reliability_says_how_often_it_rang_again(bench: Bench) -> None:
     judge = bench.judge(oracle(lambda trial: ring(trial) if next(rings) else None))
     judge.judge(bench.trial(), new=False, lineage=NO_LINEAGE)
     assert bench.written[0].reliability == (1, 3)
+
+
+def test_a_finding_holds_what_is_left_of_its_input(bench: Bench, tmp_path: Path) -> None:
+    def rings(trial: Trial) -> Violation | None:
+        return ring(trial) if trial.input.stream.endswith(b"3") else None
+
+    judge = bench.judge(oracle(rings), reducer=bench.reducer(tmp_path, b"x12"))
+    mutation = Mutation("raw", "", (Splice(0, 3, b"yz3"),))
+    judge.judge(bench.trial(b"yz3"), new=False, lineage=Lineage(b"x12", (mutation,)))
+    (finding,) = bench.written
+    assert finding.input.stream.endswith(b"3")
+    assert finding.parent_stream == b"x12"
+    assert finding.parent == digest_of(b"x12")
+    assert apply(finding.mutations, b"x12") == finding.input.stream
+    assert finding.mutations != (mutation,)
+    assert finding.reliability == (CONFIRMATIONS, CONFIRMATIONS)
+
+
+def test_what_rings_less_often_reduced_is_kept_as_it_was(bench: Bench, tmp_path: Path) -> None:
+    asked: Counter[bytes] = Counter()
+
+    def rings(trial: Trial) -> Violation | None:
+        stream = trial.input.stream
+        asked[stream] += 1
+        # The seed rings once, by chance.
+        return ring(trial) if stream == b"yz3" or asked[stream] == 1 else None
+
+    judge = bench.judge(oracle(rings), reducer=bench.reducer(tmp_path, b"x12"))
+    judge.judge(bench.trial(b"yz3"), new=False, lineage=Lineage(b"x12"))
+    (finding,) = bench.written
+    assert asked[b"x12"] == 1 + CONFIRMATIONS
+    assert finding.input.stream == b"yz3"
+    assert finding.reliability == (CONFIRMATIONS, CONFIRMATIONS)
+
+
+def test_what_hangs_is_not_reduced(bench: Bench, tmp_path: Path) -> None:
+    bench.watchdog.allow(1)
+    judge = bench.judge(NO_HANG, reducer=bench.reducer(tmp_path, b"x"))
+    trial = bench.trial(b"H")
+    assert trial.execution.kind is ExitKind.TIMED_OUT
+    judge.judge(trial, new=False, lineage=Lineage(b"x"))
+    (finding,) = bench.written
+    assert finding.input.stream == b"H"
+    assert not (tmp_path / "worker-3" / NOTE_FILE).exists()
+
+
+def test_a_reduction_that_fails_costs_no_finding(bench: Bench, tmp_path: Path) -> None:
+    reducer = bench.reducer(tmp_path, b"x")
+    (tmp_path / "worker-3").rmdir()
+    judge = bench.judge(oracle(ring), reducer=reducer)
+    judge.judge(bench.trial(b"yz"), new=False, lineage=NO_LINEAGE)
+    (finding,) = bench.written
+    assert finding.input.stream == b"yz"
+    assert judge.faults == 1
+
+
+def test_a_finding_that_the_folder_has_is_not_kept_again(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "findings" / folder_name("alarm:field[#]")).mkdir(parents=True)
+    batch = replace(BATCH, out=str(tmp_path))
+    judge = Judge(
+        batch, [oracle(ring)], bench.tally, bench.events.append, bench.write, bench.executor
+    )
+    judge.judge(bench.trial(), new=False, lineage=NO_LINEAGE)
+    assert bench.written == []
+    assert bench.events == [FindingRepeated(3, "alarm:field[#]", 1)]
 
 
 def test_an_oracle_that_fails_is_a_warning_once_and_never_a_finding(bench: Bench) -> None:

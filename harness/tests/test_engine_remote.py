@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from loadfuzz.bridge import drive, wait
 from loadfuzz.campaign.batch import Batch, BatchResult, Engine
 from loadfuzz.codec import decode
-from loadfuzz.engines.blame import MATRIX_FILE, STILL_TRIED, SUSPICION_MIN, Blame, Matrix
-from loadfuzz.engines.bridge import drive, wait
-from loadfuzz.engines.failures import RAW_MAX
+from loadfuzz.engines.blame import ELSEWHERE, MATRIX_FILE, STILL_TRIED, SUSPICION_MIN, Blame, Matrix
+from loadfuzz.engines.failures import RAW_MAX, UNTOLD_MAX
 from loadfuzz.engines.remote import HISTORY_MAX, SANITY_EVERY
 from loadfuzz.engines.remote_loop import run_remote
 from loadfuzz.errors import InfraError
@@ -119,6 +119,15 @@ def test_the_matrix_says_what_was_tried_how_often_and_to_what_end(tmp_path: Path
     assert counts["cpu/pc"]["crashed"] >= 1
     assert counts["intc/irr"]["accepted"] >= 1
     assert len(counts) > 40
+
+
+def test_a_death_is_counted_where_it_came_from_and_not_where_it_showed(tmp_path: Path) -> None:
+    rules = [Rule(("intc/irr",), Effect.PLANTS)]
+    result, _ = fuzz(RememberingTarget(REFERENCE, SEED, rules), tmp_path)
+    counts = decode((tmp_path / "worker-0" / MATRIX_FILE).read_bytes(), dict[str, dict[str, int]])
+    died = {field: row["crashed"] for field, row in counts.items() if row.get("crashed")}
+    assert died == {"intc/irr": result.kinds["crashed"]}
+    assert any(row.get(ELSEWHERE) for row in counts.values())
 
 
 def test_the_report_names_what_was_never_tried(tmp_path: Path) -> None:
@@ -257,10 +266,17 @@ def test_a_failure_that_nothing_explains_is_kept_with_the_last_streams(tmp_path:
     target = RememberingTarget(REFERENCE, SEED, [Rule(("cpu/pc",), Effect.DIES)])
     target.dies_once = True
     _, told = fuzz(target, tmp_path)
-    (event,) = (event for event in told if isinstance(event, FindingAnnounced))
-    finding = read_finding(tmp_path / event.folder)
-    assert finding.reliability == (0, 0)
-    assert 1 <= len(finding.input.before) < RAW_MAX
+    found = [event for event in told if isinstance(event, FindingAnnounced)]
+    for event in found:
+        finding = read_finding(tmp_path / event.folder)
+        assert finding.reliability == (0, 0)
+        assert 1 <= len(finding.input.before) < RAW_MAX
+    # Nobody knows what did it, so they are told apart by what was changed, and only so many.
+    assert {event.signature for event in found} > {
+        "clean-error:SIGSEGV at an unknown place, after cpu/…",
+        "clean-error:SIGSEGV at an unknown place",
+    }
+    assert len(found) == UNTOLD_MAX + 1
 
 
 def test_two_silent_deaths_of_the_guest_are_two_findings(

@@ -79,6 +79,27 @@ def test_the_frames_end_in_the_function_that_loops() -> None:
     assert name.endswith("<locals>.loops")
 
 
+def test_what_ran_before_the_loop_is_not_taken_for_it() -> None:
+    def prepare() -> None:
+        signal.raise_signal(signal.SIGVTALRM)
+
+    def go_round() -> None:
+        while True:
+            pass
+
+    def load() -> None:
+        prepare()
+        go_round()
+
+    with Watchdog(0.04) as watchdog:
+        watchdog.serial += 1
+        watchdog.armed = True
+        with pytest.raises(HangError) as caught:
+            load()
+        watchdog.armed = False
+    assert caught.value.frames[-1].split(":")[1].endswith("go_round")
+
+
 def test_coverage_is_not_interrupted_while_it_may_hold_its_lock() -> None:
     as_coverage = FunctionType(burn.__code__, {"__name__": "coverage.collector", "time": time})
     lock_held = True

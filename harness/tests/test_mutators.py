@@ -9,6 +9,7 @@ from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.mutation import Mutation, Splice, apply, splice
 from loadfuzz.mutators import ALL
 from loadfuzz.mutators.stack import SWARM_CHILDREN, MutationStack, chosen
+from loadfuzz.mutators.sweep import OPERATOR, Sweep
 from loadfuzz.places import Places
 from loadfuzz.rng import Rng
 from savevm.board import full_machine
@@ -120,3 +121,34 @@ def test_operators_are_chosen_by_name_and_by_beginning() -> None:
     assert set(picked) == {name for name in weights if name.startswith("raw")}
     assert picked["raw-bit"] == 5 * weights["raw-bit"]
     assert picked["raw-word"] == 2 * weights["raw-word"]
+
+
+def test_a_text_is_swept_with_another_beginning_and_without_an_end(full: bytes) -> None:
+    places = Places(Document.parse(full, full_machine))
+    sweep = Sweep(Rng(1))
+    sweep.add(full, places)
+    (text,) = (leaf for leaf in places.values if leaf.path == "globalstate/runstate")
+    found = []
+    for _ in range(len(sweep)):
+        made = sweep.next()
+        assert made is not None
+        parent, mutation = made
+        if mutation.path == text.path and mutation.operator == OPERATOR:
+            found.append(splice(parent, mutation.splices)[text.start : text.end])
+            assert len(splice(parent, mutation.splices)) == len(full)
+    before = full[text.start : text.end]
+    assert before.rstrip(b"\0").isalpha()
+    assert sorted(found) == sorted([
+        bytes([before[0] ^ 1]) + before[1:], bytes(len(before)), b"\xff" * len(before),
+        before.replace(b"\0", b"A"),
+    ])  # fmt: skip
+
+
+def test_of_a_long_buffer_only_the_first_byte_is_swept(
+    full: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadfuzz.mutators.sweep.CONTENT_MAX", 10)
+    sweep = Sweep(Rng(1), cuts=False)
+    sweep.add(full, Places(Document.parse(full, full_machine)))
+    made = [sweep.next() for _ in range(len(sweep))]
+    assert sum(one is not None and one[1].path == "globalstate/runstate" for one in made) == 1

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from loadfuzz.clock import ManualClock
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
-from loadfuzz.mutation import apply
+from loadfuzz.mutation import Splice, apply
 from loadfuzz.plugins import load_target
 from loadfuzz.testing.remembering import ABORTED, HUNG, SILENT, Effect, RememberingTarget, Rule
-from loadfuzz.triage.changes import changes, combined, fewest
-from loadfuzz.triage.naming import fields_of, violation_of
+from loadfuzz.triage.changes import LEAVES_MAX, changes, combined, fewest, nearest
+from loadfuzz.triage.naming import NOWHERE, after_changes, fields_of, violation_of
 from loadfuzz.triage.sequences import Cause, Tracer
-from loadfuzz.triage.shrinking import shrink
+from loadfuzz.triage.shrinking import shrink, shrink_now
 from loadfuzz.triage.symptom import symptom_of
 
 REFERENCE = load_target("reference")
@@ -52,6 +52,11 @@ def test_of_a_list_exactly_what_is_needed_stays(needed: set[int], size: int) -> 
 
     assert asyncio.run(shrink(range(size), holds)) == sorted(needed)
     assert asked <= max(size * size, 4)
+
+
+def test_shrinking_takes_no_event_loop_where_nothing_waits() -> None:
+    assert shrink_now(range(20), lambda part: {3, 17} <= set(part)) == [3, 17]
+    assert shrink_now([1, 2], lambda part: False) == [1, 2]
 
 
 def test_when_nothing_may_be_tried_any_more_the_list_stays_as_it_is() -> None:
@@ -97,6 +102,41 @@ def test_the_seed_with_the_fewest_differences_is_taken() -> None:
     seed, found = fewest(seeds, REFERENCE.parse(edited("cpu/pc")))
     assert seed is seeds[1]
     assert len(found) == 1
+
+
+def test_the_seed_of_a_mutant_is_the_nearest() -> None:
+    seeds = list(SEEDS.values())
+    for name in ("cpu-ran", "full-ran", SEED):
+        seed = SEEDS[name]
+        for stream in (
+            seed[:100] + b"\xff" + seed[101:], seed[:100] + b"\xff" + seed[100:],
+            seed[:100] + seed[104:],
+        ):  # fmt: skip
+            assert nearest(seeds, stream)[0] == seed, name
+    assert nearest([], b"QEVM") == []
+    assert nearest([b"", b"QEVM"], b"QEV") == [b"QEVM", b""]
+
+
+def test_of_a_long_field_only_the_bytes_that_were_put_in_are_told() -> None:
+    seed = REFERENCE.parse(SEEDS["none-ran"])
+    text = seed.find("globalstate/runstate")
+    put_in = SEEDS["none-ran"][: text.start + 3] + b"XY" + SEEDS["none-ran"][text.start + 3 :]
+    (found,) = changes(seed, REFERENCE.parse(put_in))
+    assert found.path == "globalstate/runstate"
+    assert found.splices == (Splice(text.start + 3, text.start + 3, b"XY"),)
+
+
+def test_what_two_streams_begin_and_end_with_does_not_count_as_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed = REFERENCE.parse(SEEDS[SEED])
+    count = len(list(seed.leaves()))
+    assert count < LEAVES_MAX
+    monkeypatch.setattr("loadfuzz.triage.changes.LEAVES_MAX", count - 1)
+    pc = seed.find("cpu/pc")
+    stream = SEEDS[SEED][: pc.start] + b"\0" + SEEDS[SEED][pc.start :]
+    found = changes(seed, REFERENCE.parse(stream))
+    assert {change.path.partition("/")[0] for change in found} == {"cpu"}
 
 
 def trace(
@@ -163,6 +203,31 @@ def test_a_silent_death_is_named_by_its_field_and_another_by_what_was_said(tmp_p
     assert cause is not None
     assert violation_of(SILENT, cause).signature == "clean-error:SIGSEGV at cpu/pc"
     assert violation_of(ABORTED, None).signature == "clean-error:SIGABRT at reset.c:reset"
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (["cpu/regs[3]", "cpu/flags"], "after cpu/…"),
+        (["0000:00:03.0/nic/queues[1]/start"], "after nic/…"),
+        (["cpu/pc", "hpet/config"], "after several devices"),
+        ([""], "after raw bytes"),
+        ([], "after other loads"),
+    ],
+)
+def test_a_silent_death_that_was_not_traced_says_so_and_what_was_changed_last(
+    paths: list[str], named: str
+) -> None:
+    violation = violation_of(SILENT, None, after_changes(paths))
+    assert violation.path == f"SIGSEGV at an unknown place, {named}"
+    assert violation.title == f"SIGSEGV, {named}"
+    assert violation_of(ABORTED, None, after_changes(paths)).path == "SIGABRT at reset.c:reset"
+
+
+def test_a_silent_death_of_a_replay_is_the_one_that_was_not_traced() -> None:
+    found = violation_of(SILENT, None).path
+    assert found.endswith(NOWHERE)
+    assert violation_of(SILENT, None, "cpu/…").path.startswith(found)
 
 
 def test_numbers_in_what_was_said_do_not_tell_failures_apart() -> None:

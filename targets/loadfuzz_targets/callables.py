@@ -20,6 +20,8 @@ the state it has loaded, by its ``repr``.  A ``savevm.LoadError`` always refuses
 ``ValueError``: the two that the standard library raises for data that ends early or makes no
 sense.  Whatever else leaves the function is a finding.  A loader with an exception of its own
 should name it, so that a ``ValueError`` by mistake is found, too.
+
+What can go wrong around it: see ``docs/own-loader.md``.
 """
 
 from collections.abc import Iterable, Sequence

@@ -5,17 +5,21 @@ timer runs, none of them will ever go on.  In a program that would be a hang wit
 of CPU time; here it is told at once, with the place that waits, and costs no wall-clock time.
 
 A timer, a thread or a child process can still wake a loop.  For those there is a bound.
+Under faults, which have a time of their own, timers cost none: there the loop is a virtual one
+(:mod:`loadfuzz.virtual_loop`), with the same bound.
 """
 
 import asyncio
 import selectors
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os.path import basename, dirname
-from types import CodeType, CoroutineType, TracebackType
+from types import CodeType, CoroutineType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Final
 
+from loadfuzz.cancelling import CancelledAt
 from loadfuzz.executors.watchdog import HangError
+from loadfuzz.virtual_loop import VirtualLoop
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -97,15 +101,29 @@ def frames_of_waiting(loop: asyncio.AbstractEventLoop) -> tuple[str, ...]:
     out: everybody waits in them."""
     waiting: tuple[str, ...] = ()
     for task in sorted(asyncio.all_tasks(loop), key=_number):
-        frames: list[str] = []
-        awaited: object = task.get_coro()
-        for _ in range(AWAITS_MAX):
-            if not isinstance(awaited, CoroutineType) or awaited.cr_frame is None:
-                break
-            _add(frames, awaited.cr_code, awaited.cr_frame.f_lineno)
-            awaited = awaited.cr_await
-        waiting = tuple(frames) or waiting
+        waiting = tuple(map(_named, _frames_of(task))) or waiting
     return waiting
+
+
+def trace_of_waiting(task: "asyncio.Task[object]") -> TracebackType | None:
+    """Where a task waits, as the traceback of something that was raised there."""
+    trace: TracebackType | None = None
+    for frame in reversed(list(_frames_of(task))):
+        trace = TracebackType(trace, frame, max(frame.f_lasti, 0), frame.f_lineno)
+    return trace
+
+
+def _frames_of(task: "asyncio.Task[object]") -> Iterator[FrameType]:
+    """Of the loader's coroutines that wait in a task, innermost last."""
+    awaited: object = task.get_coro()
+    if isinstance(awaited, CancelledAt):
+        awaited = awaited.coroutine
+    for _ in range(AWAITS_MAX):
+        if not isinstance(awaited, CoroutineType) or awaited.cr_frame is None:
+            break
+        if _is_theirs(awaited.cr_code):
+            yield awaited.cr_frame
+        awaited = awaited.cr_await
 
 
 def place_of_hang(error: HangError, waiting: tuple[str, ...] = ()) -> HangError:
@@ -123,14 +141,20 @@ def place_of_hang(error: HangError, waiting: tuple[str, ...] = ()) -> HangError:
     raised: list[str] = []
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
-        _add(raised, trace.tb_frame.f_code, trace.tb_lineno)
+        if _is_theirs(trace.tb_frame.f_code):
+            raised.append(_named(trace.tb_frame, trace.tb_lineno))
         trace = trace.tb_next
     return HangError(waiting or tuple(raised) or error.frames)
 
 
-def _add(frames: list[str], code: CodeType, line: int) -> None:
-    if dirname(code.co_filename) not in _NOT_THEIRS:
-        frames.append(f"{basename(code.co_filename)}:{code.co_qualname}:{line}")
+def _is_theirs(code: CodeType) -> bool:
+    return dirname(code.co_filename) not in _NOT_THEIRS
+
+
+def _named(frame: FrameType, line: int | None = None) -> str:
+    code = frame.f_code
+    line = frame.f_lineno if line is None else line
+    return f"{basename(code.co_filename)}:{code.co_qualname}:{line}"
 
 
 def _number(task: "asyncio.Task[object]") -> tuple[int, str]:
@@ -147,11 +171,34 @@ def new_loop(selector: IdleSelector) -> asyncio.SelectorEventLoop:
     return loop
 
 
-_NOT_THEIRS: Final = frozenset({dirname(asyncio.__file__), dirname(new_loop.__code__.co_filename)})
+def new_virtual_loop(faults_s: float) -> VirtualLoop:
+    """A loop without time, as quiet as that of :func:`new_loop`.
+
+    Args:
+        faults_s: virtual seconds that faults may take; the loader may sleep
+            :data:`SLEEP_S_MAX` beside.
+    """
+    loop = VirtualLoop(
+        limit_s=faults_s + SLEEP_S_MAX,
+        stuck=lambda loop, reason: HangError(frames_of_waiting(loop)),
+    )
+    loop.set_exception_handler(lambda loop, context: None)
+    return loop
+
+
+_NOT_THEIRS: Final = frozenset(
+    dirname(file)
+    for file in (
+        asyncio.__file__,
+        new_loop.__code__.co_filename,
+        VirtualLoop.time.__code__.co_filename,
+        HangError.__init__.__code__.co_filename,
+    )
+)
 _LOOP_FILES: Final = frozenset(
     {
         "base_events.py", "events.py", "idle_loop.py", "runners.py", "selectors.py",
-        "selector_events.py", "tasks.py",
+        "selector_events.py", "tasks.py", "virtual_loop.py",
     }
 )  # fmt: skip
 """Files of asyncio's that are on the stack between two steps of a task."""

@@ -18,12 +18,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from loadfuzz.execution import ExitKind
+from loadfuzz.feedback.novelty import OVERRUNS
 from loadfuzz.mutation import Mutation
 from loadfuzz.places import without_indices
 from loadfuzz.rng import Rng
 
 MATRIX_FILE: Final = "matrix.json"
 """Loads by changed field and verdict, in each worker's folder."""
+
+ELSEWHERE: Final = "blamed-elsewhere"
+"""Verdict on a field that was changed in a load which failed because of another one."""
 
 FIELDS_MAX: Final = 50_000
 """Fields counted: a real machine has some thousands, a hostile stream invents any number."""
@@ -38,6 +42,10 @@ SUSPICION_MIN: Final = 3
 """Deaths before a field is suspected: the field that was changed in the load before
 the one that died is often innocent."""
 
+OVERRUNS_MIN: Final = 2
+"""Loads that took too much time or memory before what was changed is known for it: one of
+many values may do that by chance."""
+
 SUSPICION_SHARE: Final = 3
 """A field is suspected when one in so many of its loads was followed by a death."""
 
@@ -49,7 +57,7 @@ class Matrix:
         counts: to go on with.
 
     Attributes:
-        counts: by path without indices, loads by exit kind.
+        counts: by path without indices, loads by exit kind or :data:`ELSEWHERE`.
     """
 
     __slots__ = ("counts",)
@@ -60,12 +68,35 @@ class Matrix:
     def count(self, mutations: Sequence[Mutation], kind: ExitKind) -> None:
         """One load of an input that ``mutations`` made."""
         for field in fields_of(mutations):
-            row = self.counts.get(field)
-            if row is None:
-                if len(self.counts) >= FIELDS_MAX:
-                    continue
-                row = self.counts[field] = {}
-            row[kind.value] = row.get(kind.value, 0) + 1
+            self._add(field, kind.value, 1)
+
+    def _add(self, field: str, verdict: str, number: int) -> None:
+        row = self.counts.get(field)
+        if row is None:
+            if len(self.counts) >= FIELDS_MAX:
+                return
+            row = self.counts[field] = {}
+        row[verdict] = max(row.get(verdict, 0) + number, 0)
+
+    def convict(
+        self, counted: Sequence[Mutation], culprits: Iterable[str], kind: ExitKind
+    ) -> None:
+        """A load that ended so did so because of ``culprits``, whatever was changed in it.
+
+        An earlier load may have changed them.  For what else was changed it stays a load, and
+        says no more.
+
+        Args:
+            counted: changes that the load was counted for.
+            culprits: fields, without indices.
+            kind: how it ended.
+        """
+        guilty, seen = set(culprits), set(fields_of(counted))
+        for field in sorted(seen - guilty):
+            self._add(field, kind.value, -1)
+            self._add(field, ELSEWHERE, 1)
+        for field in sorted(guilty - seen):
+            self._add(field, kind.value, 1)
 
     def loads(self, field: str) -> int:
         """Loads that changed a field."""
@@ -132,6 +163,12 @@ class Blame:
                 else:
                     self._suspects.update(fields_of([change]))
 
+    def convict(
+        self, counted: Sequence[Mutation], culprits: Iterable[str], kind: ExitKind
+    ) -> None:
+        """It is known whose work a failure was: see :meth:`Matrix.convict`."""
+        self._matrix.convict(counted, culprits, kind)
+
     def touched(self, stream: bytes) -> frozenset[str]:
         """Signatures of the failures whose fields a stream changes."""
         return frozenset(
@@ -146,6 +183,42 @@ class Blame:
         if not known and not self.touched(child):
             return False
         return not self._rng.chance(1, STILL_TRIED)
+
+
+class Overruns:
+    """Knows which changes had better not be tried again, since what they make of a stream
+    takes more time or memory than a load may have.
+
+    In our own process nothing dies of it, so what a change comes to is seen at once, and
+    nothing need be traced.  But each such load costs as much as hundreds of others.
+
+    Args:
+        rng: decides which are tried all the same.
+    """
+
+    __slots__ = ("_matrix", "_rng")
+
+    def __init__(self, rng: Rng) -> None:
+        self._matrix = Matrix()
+        self._rng = rng
+
+    def ran(self, mutations: Sequence[Mutation], kind: ExitKind) -> None:
+        """An input was run.  Of several changes nobody knows which one it was."""
+        if len(mutations) == 1:
+            self._matrix.count(mutations, kind)
+
+    def avoids(self, mutations: Sequence[Mutation]) -> bool:
+        """Whether an input had better not be run."""
+        if not any(map(self._overruns, fields_of(mutations))):
+            return False
+        return not self._rng.chance(1, STILL_TRIED)
+
+    def _overruns(self, field: str) -> bool:
+        row = self._matrix.counts.get(field)
+        if row is None:
+            return False
+        times = sum(row.get(kind.value, 0) for kind in OVERRUNS)
+        return times >= OVERRUNS_MIN and times * SUSPICION_SHARE >= sum(row.values())
 
 
 def fields_of(mutations: Iterable[Mutation]) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.abc import Executor, RemoteTarget
+from loadfuzz.bridge import wait
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import worker_folder
 from loadfuzz.engines.blame import Blame, fields_of
-from loadfuzz.engines.bridge import wait
 from loadfuzz.engines.judging import SIGNATURES_MAX, Emit, WriteFinding
 from loadfuzz.engines.lineage import Lineage
 from loadfuzz.errors import InfraError
@@ -29,9 +29,10 @@ from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.findings import Earlier, Finding, folder_name
 from loadfuzz.inputs import Input, digest_of
+from loadfuzz.mutation import Mutation
 from loadfuzz.storage import explain
-from loadfuzz.triage.changes import fewest
-from loadfuzz.triage.naming import violation_of
+from loadfuzz.triage.changes import changes, fewest
+from loadfuzz.triage.naming import after_changes, violation_of
 from loadfuzz.triage.sequences import Cause, Tracer
 from loadfuzz.triage.symptom import Symptom, symptom_of
 from savevm.document import Document
@@ -56,6 +57,10 @@ STARVED_MAX: Final = 512
 
 STARVED_CHANGES_MAX: Final = 2
 """With more changes than this none of them is blamed: most would be innocent."""
+
+UNTOLD_MAX: Final = 8
+"""Kinds of silent failures without a known cause that are told apart by what was changed last;
+any more are most likely one and the same."""
 
 RAW_MAX: Final = 16
 """Streams kept of a failure that could not be traced: its cause is mostly among the last few,
@@ -124,11 +129,13 @@ class Failures:
         self._fault = fault
         self._known: dict[Symptom, str] = {}
         self._looks: dict[str, Symptom] = {}
+        self._culprits: dict[str, frozenset[str]] = {}
         self._starved = 0
         self._trees: list[Document] = []
         self._times: Counter[str] = Counter()
         self._waiting: deque[Failure] = deque()
         self._untraced = 0
+        self._untold: set[str] = set()
         self._tracer: Tracer | None = None
         self._judge: Executor | None = None
         self._traced_s = 0.0
@@ -144,9 +151,12 @@ class Failures:
         """
         while self._waiting:
             failure = self._waiting.popleft()
-            hung = failure.execution.kind is ExitKind.TIMED_OUT
-            if hung or symptom_of(failure.execution) in self._known:
+            signature = self._signature_of(failure, self._touched(failure))
+            if failure.execution.kind is ExitKind.TIMED_OUT:
                 self._untraced += 1
+            elif signature is not None:
+                self._convict(failure, signature)
+                self._repeat(signature)
             else:
                 self._keep(failure, None)
 
@@ -166,6 +176,7 @@ class Failures:
             self._blame.died()
         signature = self._signature_of(failure, touched)
         if signature is not None:
+            self._convict(failure, signature)
             self._repeat(signature)
         elif self._may_trace() and self._seconds_left() >= TRACE_MIN_S:
             self._trace(failure)
@@ -201,6 +212,7 @@ class Failures:
             failure = self._waiting.popleft()
             signature = self._signature_of(failure, self._touched(failure))
             if signature is not None:
+                self._convict(failure, signature)
                 self._repeat(signature)
             else:
                 self._trace(failure)
@@ -221,6 +233,31 @@ class Failures:
             if told in self._batch.ignore or self._place(told).exists():
                 signature = self._known[symptom] = told
         return signature
+
+    def _convict(self, failure: Failure, signature: str) -> None:
+        """Have it counted where it came from, where that is known."""
+        culprits = self._culprits.get(signature)
+        if culprits:
+            # A closer look at a stream was not counted for what was changed in it.
+            counted = () if failure.closely else failure.lineage.mutations
+            self._blame.convict(counted, culprits, failure.execution.kind)
+
+    def _before(self, failure: Failure) -> str:
+        """What happened before a failure, in a word or two; "" where too many were told apart
+        by that."""
+        parent = failure.lineage.parent
+        changed: Sequence[Mutation] = ()
+        if parent is not None:
+            try:
+                parse = self._target.parse
+                changed = changes(parse(parent), parse(failure.history[-1]))
+            except Exception as error:
+                self._fault("looking at what was changed last", error)
+        words = after_changes([change.path for change in changed])
+        if words not in self._untold and len(self._untold) >= UNTOLD_MAX:
+            return ""
+        self._untold.add(words)
+        return words
 
     def _place(self, signature: str) -> Path:
         return Path(self._batch.out) / "findings" / folder_name(signature)
@@ -288,13 +325,19 @@ class Failures:
                 # With more patience it ended: it was only slow. Or nobody could say.
                 self._untraced += not tries
                 return
-        finding = finding_of(self._batch, failure, cause)
+        after = self._before(failure) if cause is None else ""
+        finding = finding_of(self._batch, failure, cause, after)
         violation, signature = finding.violation, finding.signature
         symptom = symptom_of(failure.execution)
         self._looks.setdefault(signature, symptom)
         if cause is not None:
             for step in cause.steps:
                 self._blame.blame(step.seed, step.changes, signature)
+            if len(self._culprits) < SIGNATURES_MAX:
+                self._culprits.setdefault(signature, frozenset(
+                    field for step in cause.steps for field in fields_of(step.changes)
+                ))  # fmt: skip
+            self._convict(failure, signature)
         if signature in self._batch.ignore or signature in self._times:
             self._known.setdefault(symptom, signature)
             self._repeat(signature)
@@ -322,15 +365,22 @@ class Failures:
         ))  # fmt: skip
 
 
-def finding_of(batch: Batch, failure: Failure, cause: Cause | None) -> Finding:
+def finding_of(batch: Batch, failure: Failure, cause: Cause | None, after: str = "") -> Finding:
     """The finding that a failure is; with the last streams as they were where what it takes
-    is not known."""
+    is not known.
+
+    Args:
+        batch: of the worker.
+        failure: what happened.
+        cause: what it takes.
+        after: what happened before, where the cause is not known.
+    """
     if cause is None:
-        *before, last = failure.history[-RAW_MAX:]
+        *before, stream = failure.history[-RAW_MAX:]
         parent = failure.lineage.parent or b""
         return Finding(
-            batch.target, Input(last, before=tuple(before)),
-            violation_of(failure.execution, None), failure.execution,
+            batch.target, Input(stream, before=tuple(before)),
+            violation_of(failure.execution, None, after), failure.execution,
             parent=digest_of(parent) if parent else "", parent_stream=parent,
             mutations=failure.lineage.mutations, seed=batch.seed, worker=batch.worker,
             executions=failure.executions, load_timeout_s=batch.load_timeout_s,

@@ -55,8 +55,13 @@ class Faulting:
         self._kept: deque[FaultPlan] = deque(maxlen=KEPT_MAX)
         self._novelty = Novelty()
 
-    def draw(self, trial: Trial) -> Input | None:
-        """The input of ``trial`` with a plan, or ``None`` when it is not its turn."""
+    def draw(self, trial: Trial, parent: bytes | None) -> Input | None:
+        """The input of ``trial`` with a plan, or ``None`` when it is not its turn.
+
+        Args:
+            trial: a load without faults.
+            parent: the stream that its input was made of, ``None`` for none.
+        """
         if not self._layers:
             return None
         self._due += 1
@@ -64,15 +69,20 @@ class Faulting:
             return None
         self._due = 0
         stream = trial.input.stream
-        sections: Sequence[int] = ()
-        if stream in self._documents:
-            sections = [node.start for node in self._documents.document(stream).sections]
-        setting = Setting(self._layers, len(stream), sections, self._names)
+        setting = Setting(self._layers, len(stream), self._sections(stream, parent), self._names)
         if self._kept and self._rng.chance(1, 2):
             plan = drawing.changed(self._rng.choice(self._kept), setting, self._rng)
         else:
             plan = drawing.fresh(setting, self._rng)
         return Input(stream, trial.input.delivery, faults=plan) if plan else None
+
+    def _sections(self, stream: bytes, parent: bytes | None) -> list[int]:
+        """Where sections begin, as far as that is known without a parse: a child of the
+        same length has them where its parent has."""
+        for known in (stream, parent):
+            if known is not None and len(known) == len(stream) and known in self._documents:
+                return [node.start for node in self._documents.document(known).sections]
+        return []
 
     def learn(self, trial: Trial) -> bool:
         """Take in what a load under faults showed; whether that was new."""

@@ -2,8 +2,9 @@
 confirms, writes, announces.
 
 Theory of operation.  Cheap oracles see every execution, dear ones everything
-new and one in so many of the rest.  The first alarm of each signature is
-confirmed by running its input again in loaders opened for that purpose; how
+new and one in so many of the rest.  The input of the first alarm of each signature is
+reduced (:mod:`loadfuzz.engines.reducing`), and what is left of it is
+confirmed by running it again in loaders opened for that purpose; how
 often it rang again is its reliability.  The finding is complete on disk before
 anyone hears of it.  Later alarms of the same signature are only counted.
 
@@ -13,12 +14,14 @@ save what it accepted) is the target's fault: that is an alarm of this oracle.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from loadfuzz.abc import Cost, Oracle, Trial
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.engines.lineage import Lineage
+from loadfuzz.engines.reducing import Reduced, Reducer
 from loadfuzz.engines.tally import Tally
 from loadfuzz.events import Event, FindingAnnounced, FindingRepeated, MachineryWarning
 from loadfuzz.execution import ExitKind
@@ -26,8 +29,9 @@ from loadfuzz.executors.guard import SubjectError, frames_of
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
-from loadfuzz.findings import Finding, Violation
-from loadfuzz.inputs import Input
+from loadfuzz.feedback.novelty import OVERRUNS
+from loadfuzz.findings import Finding, Violation, folder_name
+from loadfuzz.inputs import Input, digest_of
 from loadfuzz.oracles import FAULTS, UNDER_FAULTS, no_hang
 from loadfuzz.storage import explain
 
@@ -63,6 +67,7 @@ class Judge:
         write: keeps a finding, see :func:`loadfuzz.repro.folder.write_finding`.
         open_executor: makes an executor with loaders of its own.
         heard: hears every alarm, known or new; for a bench that knows the bugs.
+        reducer: reduces inputs; without it they are kept as they were found.
 
     Attributes:
         findings: signatures that this worker announced, in order.
@@ -78,9 +83,11 @@ class Judge:
         write: WriteFinding,
         open_executor: Callable[[], InProcessExecutor],
         heard: Callable[[Violation], None] | None = None,
+        reducer: Reducer | None = None,
     ) -> None:
         self._batch = batch
         self._heard = heard
+        self._reducer = reducer
         self._cheap = tuple(oracle for oracle in oracles if oracle.cost is Cost.CHEAP)
         self._dear = tuple(oracle for oracle in oracles if oracle.cost is not Cost.CHEAP)
         asked = {oracle.name for oracle in oracles}
@@ -194,7 +201,7 @@ class Judge:
             return 0
         if self._heard is not None:
             self._heard(violation)
-        self._handle(oracle, violation, trial, lineage)
+        self._handle(oracle, look, violation, trial, lineage)
         return 1
 
     def fault(self, what: str, error: BaseException) -> None:
@@ -216,7 +223,9 @@ class Judge:
             self.fault(f"oracle {oracle.name}", error)
             return None
 
-    def _handle(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
+    def _handle(
+        self, oracle: Oracle, look: Look, violation: Violation, trial: Trial, lineage: Lineage
+    ) -> None:
         signature = violation.signature
         times = self._seen.get(signature, 0) + 1
         ignored = signature in self._ignored
@@ -225,7 +234,7 @@ class Judge:
                 self._tell_full()
                 return
             # Before it counts as seen: what could not be written is not known yet.
-            self._keep(oracle, violation, trial, lineage)
+            self._keep(oracle, look, violation, trial, lineage)
         self._seen[signature] = times
         if (times > 1 or ignored) and times & (times - 1) == 0:
             self._emit(FindingRepeated(self._batch.worker, signature, times))
@@ -238,8 +247,14 @@ class Judge:
                 "kept. Repair what the loader does, or the oracle that names each alarm otherwise"
             ))  # fmt: skip
 
-    def _keep(self, oracle: Oracle, violation: Violation, trial: Trial, lineage: Lineage) -> None:
-        batch = self._batch
+    def _keep(
+        self, oracle: Oracle, look: Look, violation: Violation, trial: Trial, lineage: Lineage
+    ) -> None:
+        batch, signature = self._batch, violation.signature
+        if (self._out / "findings" / folder_name(signature)).exists():
+            # Another worker, or an earlier run, has it already.
+            self._emit(FindingRepeated(batch.worker, signature, 1))
+            return
         executions = self._tally.executions
         finding = Finding(
             target=batch.target,
@@ -252,9 +267,10 @@ class Judge:
             seed=batch.seed,
             worker=batch.worker,
             executions=executions,
-            reliability=self._reliability(oracle, violation.signature, trial.input),
             load_timeout_s=batch.load_timeout_s,
         )
+        finding = self._confirmed(oracle, finding, self._reduced(oracle, look, finding, lineage))
+        violation = finding.violation
         try:
             folder = self._write(self._out, finding)
         except OSError as error:
@@ -276,6 +292,52 @@ class Judge:
                 finding.reliability,
             )
         )
+
+    def _confirmed(self, oracle: Oracle, finding: Finding, reduced: Reduced | None) -> Finding:
+        """The finding with its reliability, reduced unless that made it less reliable."""
+        signature = finding.signature
+        if reduced is None:
+            return replace(finding, reliability=self._reliability(oracle, signature, finding.input))
+        smaller = replace(
+            finding,
+            input=reduced.input,
+            violation=reduced.violation,
+            execution=reduced.execution,
+            parent="" if reduced.parent is None else digest_of(reduced.parent),
+            parent_stream=reduced.parent or b"",
+            mutations=reduced.mutations,
+            reliability=self._reliability(oracle, signature, reduced.input),
+        )
+        again, tries = smaller.reliability
+        if again == tries:
+            return smaller
+        whole = self._confirmed(oracle, finding, None)
+        return whole if whole.reliability[0] > again else smaller
+
+    def _reduced(
+        self, oracle: Oracle, look: Look, finding: Finding, lineage: Lineage
+    ) -> Reduced | None:
+        """What is left of a finding's input; ``None`` for all of it."""
+        if self._reducer is None or finding.execution.kind in OVERRUNS:
+            return None
+        signature = finding.signature
+
+        def rings(trial: Trial) -> Violation | None:
+            try:
+                violation = look(trial)
+            except SubjectError as error:
+                if error.kind in OVERRUNS:
+                    raise
+                violation = alarm_of(oracle, error)
+            return violation if violation and violation.signature == signature else None
+
+        try:
+            return self._reducer.reduce(
+                finding.input, lineage, signature, rings, finding.executions
+            )
+        except Exception as error:
+            self.fault("reducing a finding", error)
+            return None
 
     def _reliability(self, oracle: Oracle, signature: str, item: Input) -> tuple[int, int]:
         again = 0

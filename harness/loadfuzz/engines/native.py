@@ -26,6 +26,10 @@ AVOIDED_MAX: Final = 16
 """Children in a row that are not run because their failure is known; then one is."""
 
 
+OVERRAN_MAX: Final = 64
+"""Streams of the corpus that take too much time or memory and are kept in case that all do."""
+
+
 class NativeEngine:
     """The loop of one worker.
 
@@ -54,6 +58,7 @@ class NativeEngine:
         self._corpus = Corpus(Path(session.batch.out) / "corpus")
         self._schedule = Schedule(session.novelty)
         self._known: set[str] = set()
+        self._overran: list[tuple[bytes, str, Observation]] = []
 
     def run(self) -> str:
         """Fuzz until the budget is used up; returns why it ended.
@@ -66,6 +71,10 @@ class NativeEngine:
             reason = self._take_in()
             if reason:
                 return reason
+            if not len(self._schedule):
+                # Better than nothing.
+                for stream, digest, seen in self._overran:
+                    self._schedule.add(stream, digest, seen, ours=False)
             self._breeder.prime(entry.stream for entry in self._schedule.accepted)
             return self._loop()
         except OSError as error:
@@ -95,7 +104,10 @@ class NativeEngine:
                 return reason
 
     def _keep(self, stream: bytes, seen: Observation, lineage: Lineage) -> None:
-        """Add what is new, or smaller than what stood for the same behaviour."""
+        """Add what is new, or smaller than what stood for the same behaviour; but nothing is
+        bred from what takes too much time or memory, for all of its children would."""
+        if seen.overran:
+            return
         old = None
         if not seen.new:
             old = self._schedule.smaller(seen.features, len(stream))
@@ -132,7 +144,10 @@ class NativeEngine:
                 seen = session.run(stream, NO_LINEAGE)
             else:
                 seen = session.observe(stream)
-            self._schedule.add(stream, digest, seen, ours=False)
+            if not seen.overran:
+                self._schedule.add(stream, digest, seen, ours=False)
+            elif len(self._overran) < OVERRAN_MAX:
+                self._overran.append((stream, digest, seen))
             session.corpus_size += 1
             reason = session.ended()
             if reason:

@@ -20,7 +20,7 @@ from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import PROGRESS_S, Account, worker_folder
 from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix
-from loadfuzz.engines.bridge import wait
+from loadfuzz.bridge import wait
 from loadfuzz.engines.failures import Failure, Failures
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from loadfuzz.abc import BringsScript, RemoteTarget
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.engines.account import worker_folder
-from loadfuzz.engines.bridge import drive
+from loadfuzz.bridge import drive
 from loadfuzz.engines.failures import suspicion_s
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.native import NativeEngine

@@ -6,17 +6,21 @@ load has to pay is this file and what it calls.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 from loadfuzz.abc import Oracle, Target
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
-from loadfuzz.engines.account import Account
+from loadfuzz.engines.account import PROGRESS_S, Account
 from loadfuzz.engines.blame import Overruns
 from loadfuzz.engines.faulting import Faulting
 from loadfuzz.engines.judging import Emit, Judge, WriteFinding
 from loadfuzz.engines.last_input import LastInput
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage
 from loadfuzz.engines.looks import CloserLooks
+from loadfuzz.engines.reducing import Reducer
 from loadfuzz.execution import ExitKind, Outcome
 from loadfuzz.executors.guard import SubjectError
 from loadfuzz.executors.inprocess import InProcessExecutor
@@ -26,6 +30,14 @@ from loadfuzz.feedback.novelty import Observation
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Input
 from loadfuzz.rng import Rng
+from loadfuzz.storage import Corpus, CorruptEntryError, seeds_of
+
+SEEDS_MAX: Final = 256
+"""Seeds that a finding's input may be told apart from."""
+
+PROGRESS_TRIES: Final = 8
+"""Tries of a reduction between two reports of totals where the budget is one of executions; a
+try takes no longer than a load may."""
 
 
 class Session(Account):
@@ -71,7 +83,11 @@ class Session(Account):
             write,
             lambda: InProcessExecutor(target, watchdog, self.documents),
             heard,
-        )
+            Reducer(
+                batch, target, lambda: InProcessExecutor(target, watchdog), self._seeds,
+                last_input, self._clock, self._interrupted,
+            ),
+        )  # fmt: skip
         self._faulting = Faulting(
             self._executor.layers if self.judge.wants_faults else frozenset(),
             self._executor.fault_places,
@@ -127,13 +143,36 @@ class Session(Account):
             if not self._used_up():
                 self._do_faults(trial, lineage)
 
+    def _seeds(self) -> list[bytes]:
+        """The streams that people or the target gave, for telling mutants apart from."""
+        campaign = Path(self.batch.out)
+        corpus = Corpus(campaign / "corpus")
+        found: list[bytes] = []
+        for digest in sorted(seeds_of(campaign).read() or ())[:SEEDS_MAX]:
+            with suppress(FileNotFoundError, CorruptEntryError):
+                found.append(corpus.read(digest))
+        return found
+
+    def _interrupted(self, tries: int) -> bool:
+        """Whether reducing a finding should end; asked before each try, so that whoever waits
+        for us hears of us."""
+        now_s = self._clock.now_s()
+        if self.batch.executions is not None:
+            due = tries % PROGRESS_TRIES == PROGRESS_TRIES - 1
+        else:
+            due = now_s - self._progress_s >= PROGRESS_S
+        if due:
+            self._progress_s = now_s
+            self.report()
+        return self._stopped()
+
     def _used_up(self) -> bool:
         executions = self.batch.executions
         return executions is not None and self.tally.executions >= executions
 
     def _do_faults(self, clean: LoadTrial, lineage: Lineage) -> None:
         """Load the input of ``clean`` once more while things go wrong, if it is its turn."""
-        item = self._faulting.draw(clean)
+        item = self._faulting.draw(clean, lineage.parent)
         if item is None:
             return
         try:

@@ -12,6 +12,13 @@ from loadfuzz.errors import UsageError
 
 INPUT: Final = "{input}"
 SOCKET: Final = "{socket}"
+PLACEHOLDERS: Final = (INPUT, SOCKET)
+"""All that there are."""
+_BRACES: Final = re.compile(
+    r"\{(\{[A-Za-z_][A-Za-z0-9_-]*\})\}|(?<!\$)(\{[A-Za-z_][A-Za-z0-9_-]*\})"
+)
+"""A word in two pairs of braces, which stands for itself in one; or in one pair, which is a
+placeholder.  Other braces are what they are: those of JSON, and a shell's ``${NAME}``."""
 MEMORY_BYTES: Final = 2 << 30
 """Address space that a loader may have: far beyond any honest state of a small machine, and
 small enough that two of them do not bring a build machine down."""
@@ -29,6 +36,8 @@ class CommandSpec:
         command: split as a shell does, but run without one.  ``{input}`` becomes the path of
             a file with the stream, ``{socket}`` that of a Unix socket that gives the stream
             to whoever connects, and then end of file.  With neither, the stream is its stdin.
+            No other ``{word}`` is known, so that a typing mistake is told; ``{{word}}`` stands
+            for ``{word}`` as it is, and other braces for themselves.
         accept: exit statuses that mean: loaded.
         reject: those that mean: refused; empty for all that are named nowhere else, but
             126 to 192, with which a shell speaks of other things (see
@@ -57,8 +66,15 @@ class CommandSpec:
     memory_bytes: int = MEMORY_BYTES
 
     def __post_init__(self) -> None:
-        words = self._words()
-        if any(SOCKET in word for word in words) and any(INPUT in word for word in words):
+        used = self._placeholders()
+        unknown = sorted(used.difference(PLACEHOLDERS))
+        if unknown:
+            raise UsageError(
+                f"the command {self.command!r} has {', '.join(unknown)}, and the placeholders are "
+                f"{' and '.join(PLACEHOLDERS)}; write {{{unknown[0]}}} for braces that are meant "
+                "as they are"
+            )
+        if len(used) > 1:
             raise UsageError(f"{self.command!r} has both {INPUT} and {SOCKET}; use one of them")
         codes = (*self.accept, *self.reject, *self.crash)
         if len(set(codes)) != len(codes):
@@ -88,15 +104,18 @@ class CommandSpec:
             raise UsageError("a command with a NUL byte in it cannot be run")
         return words
 
+    def _placeholders(self) -> set[str]:
+        return {found[2] for word in self._words() for found in _BRACES.finditer(word) if found[2]}
+
     @property
     def wants_socket(self) -> bool:
         """It reads the stream from a socket."""
-        return any(SOCKET in word for word in self._words())
+        return SOCKET in self._placeholders()
 
     @property
     def wants_stdin(self) -> bool:
         """It reads the stream from its stdin."""
-        return not any(INPUT in word or SOCKET in word for word in self._words())
+        return not self._placeholders()
 
     def program(self) -> str:
         """Path of the program.
@@ -119,8 +138,9 @@ class CommandSpec:
         Raises:
             UsageError: see :meth:`program`.
         """
-        rest = self._words()[1:]
-        return [
-            self.program(),
-            *(word.replace(INPUT, input_path).replace(SOCKET, socket_path) for word in rest),
-        ]
+        paths = {INPUT: input_path, SOCKET: socket_path}
+
+        def stands_for(found: re.Match[str]) -> str:
+            return found[1] or paths[found[2]]
+
+        return [self.program(), *(_BRACES.sub(stands_for, word) for word in self._words()[1:])]

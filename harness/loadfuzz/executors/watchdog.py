@@ -14,7 +14,7 @@ several at once.  So a tick is a reason to look, and the process's clock decides
 
 Where a loop happens to be at one tick is chance.  So the stack is looked at at
 every tick, and the calls that were under way at all looks end in the function
-that loops.
+that loops.  The first look does not count: it may have come before the loop did.
 
 What measures coverage calls its own code on every call of the loader's, under a lock
 that it would never give back: there a tick waits for the next one.
@@ -39,6 +39,9 @@ it has all of the limit, so that a load that was only slow is no finding."""
 
 TICKS_PER_LIMIT: Final = 4
 """A hang is noticed after 4 to 5 quarters of its limit."""
+
+LOOKS_FROM: Final = 2
+"""The look from which on stacks are compared.  A good load is over before there is a second."""
 
 TICK_S_MIN: Final = 0.004
 """The kernel's own tick; a finer one would only pretend."""
@@ -162,6 +165,9 @@ class Watchdog:
             self._stack = stack
             return
         self._ticks += 1
+        if self._ticks == LOOKS_FROM:
+            self._stack = stack
+            return
         common = 0
         # The frames are held, so the same object is the same call.
         for old, new in zip(self._stack, stack, strict=False):

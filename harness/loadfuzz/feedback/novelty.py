@@ -40,6 +40,9 @@ Features: TypeAlias = tuple[int, ...]
 """Features of an execution as small numbers, each once; the same behaviour has
 them in the same order."""
 
+OVERRUNS: Final = frozenset({ExitKind.TIMED_OUT, ExitKind.OUT_OF_MEMORY})
+"""How a load ends that takes more time or memory than it may have."""
+
 _STREAM_WORDS: Final = re.compile(r"'[^']*'|\"[^\"]*\"|-?0x[0-9a-fA-F]+|-?\d+")
 _REASON_MAX: Final = 80
 
@@ -54,12 +57,15 @@ class Observation:
         telling: among those is an event, a depth or a verdict, and not just
             another order or number of known events.
         accepted: the loader took the input.
+        overran: the load took more time or memory than it may have; what is bred from such an
+            input does so, too, nearly always.
     """
 
     features: Features
     fresh: Features
     telling: bool
     accepted: bool
+    overran: bool = False
 
     @property
     def new(self) -> bool:
@@ -113,7 +119,8 @@ class Novelty:
         if len(hits) > known:
             fresh = tuple(feature for feature in features if feature >= known)
         telling = any(feature not in self._variations for feature in fresh)
-        return Observation(features, fresh, telling, execution.kind is ExitKind.ACCEPTED)
+        kind = execution.kind
+        return Observation(features, fresh, telling, kind is ExitKind.ACCEPTED, kind in OVERRUNS)
 
     def names(self, features: Features) -> tuple[str, ...]:
         """Names of features that are the same in every process that shows them."""

@@ -5,8 +5,9 @@ field that one seed in forty has, in a device of fifteen, waits long for the one
 that its check forgot.  So whenever a stream shows fields that no stream before it had,
 the sweep notes for each of them the numbers worth trying: the ends of its type, its
 neighbours, and what other fields of the device hold; and that the stream may end where
-the field begins.  Engines take from these, in random order, until none is left; then
-chance has it all.
+the field begins.  Of a text or another buffer it notes few contents: nothing in it, no end
+of it, another first byte.  Engines take from these, in random order, until none is left;
+then chance has it all.
 
 What a field may be can depend on what others are, on a mode most of all.  So a field
 gets a few rounds, each on another stream; a round begins when the one before is done.
@@ -18,6 +19,7 @@ from typing import Final
 
 from loadfuzz.mutation import Mutation, Splice
 from loadfuzz.mutators.numbers import EXTREMES
+from loadfuzz.mutators.operator import shown
 from loadfuzz.places import Device, Places, group_of
 from loadfuzz.rng import Rng
 from savevm.document import Node, Role
@@ -30,6 +32,9 @@ ROUNDS: Final = 3
 """Streams on which each field is tried."""
 SEEN_MAX: Final = 1 << 16
 """Fields told apart."""
+CONTENT_MAX: Final = 4096
+"""Bytes of a text or buffer that is tried with other contents throughout; of a longer one only
+the first byte is changed, for each content waits as a whole."""
 _SPOKEN: Final = (
     Role.VERSION_ID,
     Role.SUBSECTION_VERSION,
@@ -90,6 +95,14 @@ class Sweep:
                 self._seen[key] = times + 1
                 leaf = self._rng.choice(group)
                 self._add(stream, leaf, _near(device, leaf), self._rounds[times])
+        for leaf in places.values:
+            if (leaf.element_size or leaf.size) in EXTREMES:
+                continue
+            key = group_of(leaf)
+            times = self._seen.get(key, 0)
+            if times < ROUNDS and len(self._seen) < SEEN_MAX:
+                self._seen[key] = times + 1
+                _add_contents(stream, leaf, self._rounds[times])
         for role in _SPOKEN:
             for leaf in places.of(role):
                 key = group_of(leaf)
@@ -137,6 +150,20 @@ class Sweep:
                 splice = Splice(start, start + size, new.to_bytes(size, "big"))
                 record = Mutation(OPERATOR, leaf.path, (splice,), f"{old:#x}", f"{new:#x}")
                 pending.append((stream, record))
+
+
+def _add_contents(stream: bytes, leaf: Node, pending: list[tuple[bytes, Mutation]]) -> None:
+    """Of what is no number: other contents of the same size."""
+    before = stream[leaf.start : leaf.end]
+    first = bytes([before[0] ^ 1]) + before[1:]
+    wanted = [first]
+    if len(before) <= CONTENT_MAX:
+        wanted += [bytes(len(before)), b"\xff" * len(before), before.replace(b"\0", b"A")]
+    for new in dict.fromkeys(wanted):
+        if new != before and len(pending) < PENDING_MAX:
+            splice = Splice(leaf.start, leaf.end, new)
+            record = Mutation(OPERATOR, leaf.path, (splice,), shown(before), shown(new))
+            pending.append((stream, record))
 
 
 def _near(device: Device, leaf: Node) -> list[int]:

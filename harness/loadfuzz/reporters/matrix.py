@@ -2,6 +2,7 @@
 
 Beside what was found, a campaign that finds nothing has to say what it tried: a field
 that was never changed was never tested.  Fields are those of the seeds, without indices.
+A failure that was traced counts where it came from, which may be a field of an earlier load.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,8 +34,8 @@ class FieldRow:
 
     Attributes:
         path: without indices.
-        loads: of inputs in which it was changed.
-        verdicts: these by exit kind.
+        loads: of inputs in which it was changed, and failures that it was found to bring about.
+        verdicts: these by exit kind, or :data:`loadfuzz.engines.blame.ELSEWHERE`.
     """
 
     path: str

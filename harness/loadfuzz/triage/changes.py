@@ -15,9 +15,9 @@ from savevm.document import Document, Node
 OPERATOR: Final = "difference"
 """Operator of these records: nobody knows any more which one it was."""
 
-LEAVES_MAX: Final = 20_000
-"""Leaves aligned where lengths differ; real device state has some thousands.  Beyond
-that a difference is one piece of bytes."""
+LEAVES_MAX: Final = 4000
+"""Leaves aligned where lengths differ, beside those that both streams begin and end with; so
+many take a second or two.  Beyond that a difference is one piece of bytes."""
 
 SHOWN_MAX: Final = 32
 """Bytes of a value that a record shows to people."""
@@ -91,34 +91,54 @@ def _differing(old: bytes, new: bytes) -> tuple[int, int]:
 def _aligned(seed: Document, stream: Document) -> list[Mutation]:
     old, new = seed.to_bytes(), stream.to_bytes()
     before, behind = list(seed.leaves()), list(stream.leaves())
-    if len(before) > LEAVES_MAX or len(behind) > LEAVES_MAX:
+    # What both begin and end with needs no search, which takes the square of what it is given.
+    limit = min(len(before), len(behind))
+    first = next((at for at in range(limit) if _content(old, before[at]) != _content(
+        new, behind[at])), limit)  # fmt: skip
+    last = next((at for at in range(limit - first) if _content(old, before[-1 - at]) != _content(
+        new, behind[-1 - at])), limit - first)  # fmt: skip
+    ours, theirs = before[first : len(before) - last], behind[first : len(behind) - last]
+    if len(ours) > LEAVES_MAX or len(theirs) > LEAVES_MAX:
         return [_whole(old, new)]
     matcher = SequenceMatcher(
         None,
-        [old[leaf.start : leaf.end] for leaf in before],
-        [new[leaf.start : leaf.end] for leaf in behind],
+        [_content(old, leaf) for leaf in ours],
+        [_content(new, leaf) for leaf in theirs],
         autojunk=False,
     )
     found: list[Mutation] = []
     for tag, left, right, low, high in matcher.get_opcodes():
         if tag == "equal":
             continue
+        left, right = left + first, right + first
         start = before[left].start if left < len(before) else len(old)
         end = before[right - 1].end if right > left else start
-        replacement = b"".join(new[leaf.start : leaf.end] for leaf in behind[low:high])
+        replacement = b"".join(_content(new, leaf) for leaf in theirs[low:high])
+        if max(end - start, len(replacement)) > SHOWN_MAX:
+            start, end, replacement = _trimmed(old, start, end, replacement)
+            while left + 1 < right and before[left].end <= start:
+                left += 1
         place = before[left] if left < len(before) else before[-1]
         found.append(_record(place.path, old, start, end, replacement))
     return found
 
 
+def _trimmed(old: bytes, start: int, end: int, new: bytes) -> tuple[int, int, bytes]:
+    """A difference without what is the same at its start and its end."""
+    limit = min(end - start, len(new))
+    before = next((at for at in range(limit) if old[start + at] != new[at]), limit)
+    room = limit - before
+    behind = next((at for at in range(room) if old[end - 1 - at] != new[-1 - at]), room)
+    return start + before, end - behind, new[before : len(new) - behind]
+
+
+def _content(stream: bytes, leaf: Node) -> bytes:
+    return stream[leaf.start : leaf.end]
+
+
 def _whole(old: bytes, new: bytes) -> Mutation:
     """One difference: what is not common at the start nor at the end."""
-    limit = min(len(old), len(new))
-    start = next((at for at in range(limit) if old[at] != new[at]), limit)
-    room = limit - start
-    behind = next((at for at in range(room) if old[-1 - at] != new[-1 - at]), room)
-    end = len(old) - behind
-    return _record("", old, start, end, new[start : len(new) - behind])
+    return _record("", old, *_trimmed(old, 0, len(old), new))
 
 
 def _record(path: str, old: bytes, start: int, end: int, replacement: bytes) -> Mutation:
@@ -134,6 +154,23 @@ def _shown(value: bytes) -> str:
     if len(value) in (1, 2, 4, 8):
         return f"{int.from_bytes(value, 'big'):#x}"
     return value.hex(" ")
+
+
+def nearest(seeds: Iterable[bytes], stream: bytes) -> list[bytes]:
+    """The seeds, those first that have most bytes where ``stream`` has them, counted from
+    either end.  That takes no parse, and finds the seed of a mutant nearly always."""
+    return sorted(seeds, key=lambda seed: (-_alike(seed, stream), abs(len(seed) - len(stream))))
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    size = min(len(one), len(other))
+    different = int.from_bytes(one[:size]) ^ int.from_bytes(other[:size])
+    if len(one) == len(other):
+        return different.to_bytes(size).count(0)
+    before = size - (different.bit_length() + 7) // 8
+    tail = int.from_bytes(one[len(one) - size :]) ^ int.from_bytes(other[len(other) - size :])
+    behind = ((tail & -tail).bit_length() - 1) // 8 if tail else size
+    return min(before + behind, size)
 
 
 def fewest(seeds: Sequence[Document], stream: Document) -> tuple[Document, list[Mutation]]:

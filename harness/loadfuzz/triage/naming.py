@@ -1,5 +1,6 @@
 """What a failure elsewhere is called: its oracle, its place, its title."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from loadfuzz.execution import Execution, ExitKind
@@ -13,6 +14,9 @@ from loadfuzz.triage.symptom import symptom_of
 NOWHERE: Final = " at "
 """End of the path of a failure that says nothing of its place."""
 
+UNKNOWN: Final = "an unknown place"
+"""Place of a failure that says nothing of it and was not traced."""
+
 NO_FILE: Final = "?:"
 """File of a frame in a binary without debug information."""
 
@@ -20,18 +24,24 @@ CHANGES_NAMED: Final = 3
 """Fields named in a title; the report has all."""
 
 
-def violation_of(execution: Execution, cause: Cause | None) -> Violation:
+def violation_of(execution: Execution, cause: Cause | None, after: str | None = None) -> Violation:
     """The alarm that a failure is.
 
     Args:
         execution: how it ended.
         cause: what it takes, where that is known: where the loader does not say what
             failed, the field that brings it about has to name it.
+        after: where it was looked for in vain, or not at all, what happened before (see
+            :func:`after_changes`), "" for nothing that tells: it need not have done it, but such
+            failures are told apart by it.
     """
     fields = fields_of(cause) if cause is not None else ()
     by = f", by {', '.join(fields[:CHANGES_NAMED])}" if fields else ""
     symptom = symptom_of(execution)
     place = symptom.place or (fields[0] if fields else "")
+    if not place and cause is None and after is not None:
+        by = f", after {after}" if after else ""
+        place = f"{UNKNOWN}{by}"
     what = f"{symptom.type_name} {symptom.doing}".rstrip()
     if execution.kind is ExitKind.TIMED_OUT:
         escape = execution.escape
@@ -60,6 +70,27 @@ def fields_of(cause: Cause) -> tuple[str, ...]:
         for change in reversed(step.changes):
             found.setdefault(without_indices(change.path) or "raw bytes")
     return tuple(found)
+
+
+def after_changes(paths: Sequence[str]) -> str:
+    """In a word or two where changes were: in which device, if in one.
+
+    Args:
+        paths: of the changes.
+
+    >>> after_changes(["cpu/regs[3]", "cpu/flags"])
+    'cpu/…'
+    """
+    devices = {_device_of(without_indices(path)) for path in paths}
+    if len(devices) > 1:
+        return "several devices"
+    return "".join(f"{device}/…" if device else "raw bytes" for device in devices) or "other loads"
+
+
+def _device_of(path: str) -> str:
+    """The device's name, without its place on a bus (``0000:00:03.0/``)."""
+    first, _, rest = path.partition("/")
+    return rest.partition("/")[0] if ":" in first and rest else first
 
 
 def _said(execution: Execution) -> str:

@@ -9,6 +9,21 @@ Holds: TypeAlias = Callable[[Sequence[T]], Awaitable[bool]]
 """Whether a part still does it; ``False``, too, when no more may be tried."""
 
 
+def shrink_now(items: Sequence[T], holds: Callable[[Sequence[T]], bool]) -> list[T]:
+    """The same as :func:`shrink` where deciding takes no waiting."""
+
+    async def answer(part: Sequence[T]) -> bool:
+        return holds(part)
+
+    shrinking = shrink(items, answer)
+    try:
+        shrinking.send(None)
+    except StopIteration as end:
+        kept: list[T] = end.value
+        return kept
+    raise AssertionError("nothing in it waits")
+
+
 async def shrink(items: Sequence[T], holds: Holds[T]) -> list[T]:
     """A part of ``items`` that holds and none of whose items can be left out.
 

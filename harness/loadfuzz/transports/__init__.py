@@ -1,0 +1,1 @@
+"""Connections that carry a stream to a loader, all with the same promises; and one that fails."""
