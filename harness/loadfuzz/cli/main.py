@@ -28,6 +28,7 @@ LAZY: Final[Mapping[str, tuple[str, str]]] = {
     "replay": ("loadfuzz.cli.replay:command", "Run a finding or a stream again."),
     "sweep": ("loadfuzz.cli.sweep:command", "Let a fault strike at every place of a stream."),
     "diff": ("loadfuzz.cli.diff:command", "Compare the reference with a QEMU or your loader."),
+    "migrate": ("loadfuzz.cli.migrate:command", "Migrate between two QEMUs while things fail."),
     "inspect": ("loadfuzz.cli.inspect:command", "Show what is in a stream, also a damaged one."),
     "seeds": ("loadfuzz.cli.seeds:command", "Make streams, or take them from a real QEMU."),
     "corpus": ("loadfuzz.cli.corpus:command", "Look after a collection of streams."),

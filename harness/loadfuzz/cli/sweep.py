@@ -41,8 +41,8 @@ Faults at an offset:
   cancel                                    must be refused, cleanly
   short-read, stall, eagain, slow           must not matter
   zero-tail, bit-flip, duplicate, reorder   must do no harm
-A loader elsewhere (qemu:..., --command) is given whole streams: there only those
-that change bytes can be swept. On a disk, a cut stream goes on in zeros.
+A loader elsewhere (qemu:..., --command) is given whole streams: there only
+those that change bytes can be swept. On a disk a cut stream goes on in zeros.
 
 \b
 Examples:
