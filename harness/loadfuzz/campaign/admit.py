@@ -19,10 +19,10 @@ import msgspec
 
 from loadfuzz import codec
 from loadfuzz.abc import NeedsSlots, RemoteTarget
+from loadfuzz.bridge import drive, wait
 from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
 from loadfuzz.campaign.witness import NothingSeenError, Witness
 from loadfuzz.channel import Channel
-from loadfuzz.bridge import drive, wait
 from loadfuzz.engines.schedule import SMALLER
 from loadfuzz.errors import LoadfuzzError
 from loadfuzz.execution import Execution

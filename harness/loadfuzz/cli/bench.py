@@ -8,7 +8,7 @@ import click
 
 from loadfuzz.bench import fields, inspection, ram, tax, upkeep, workers
 from loadfuzz.bench.results import Figure
-from loadfuzz.cli import bench_bugs, bench_qemu, bench_scale
+from loadfuzz.cli import bench_bugs, bench_migration, bench_qemu, bench_scale
 from loadfuzz.cli.figures import show
 
 RUN_EXECUTIONS: Final = 20_000
@@ -25,6 +25,7 @@ def command() -> None:
 
 
 command.add_command(bench_bugs.command)
+command.add_command(bench_migration.command)
 command.add_command(bench_qemu.command)
 command.add_command(bench_scale.command)
 

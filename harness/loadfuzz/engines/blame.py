@@ -78,9 +78,7 @@ class Matrix:
             row = self.counts[field] = {}
         row[verdict] = max(row.get(verdict, 0) + number, 0)
 
-    def convict(
-        self, counted: Sequence[Mutation], culprits: Iterable[str], kind: ExitKind
-    ) -> None:
+    def convict(self, counted: Sequence[Mutation], culprits: Iterable[str], kind: ExitKind) -> None:
         """A load that ended so did so because of ``culprits``, whatever was changed in it.
 
         An earlier load may have changed them.  For what else was changed it stays a load, and
@@ -163,9 +161,7 @@ class Blame:
                 else:
                     self._suspects.update(fields_of([change]))
 
-    def convict(
-        self, counted: Sequence[Mutation], culprits: Iterable[str], kind: ExitKind
-    ) -> None:
+    def convict(self, counted: Sequence[Mutation], culprits: Iterable[str], kind: ExitKind) -> None:
         """It is known whose work a failure was: see :meth:`Matrix.convict`."""
         self._matrix.convict(counted, culprits, kind)
 

@@ -29,6 +29,7 @@ from loadfuzz.executors.guard import SubjectError, frames_of
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.trial import LoadTrial
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
+from loadfuzz.faults.words import describe
 from loadfuzz.feedback.novelty import OVERRUNS
 from loadfuzz.findings import Finding, Violation, folder_name
 from loadfuzz.inputs import Input, digest_of
@@ -270,6 +271,7 @@ class Judge:
             load_timeout_s=batch.load_timeout_s,
         )
         finding = self._confirmed(oracle, finding, self._reduced(oracle, look, finding, lineage))
+        finding = self._told(finding)
         violation = finding.violation
         try:
             folder = self._write(self._out, finding)
@@ -313,6 +315,18 @@ class Judge:
             return smaller
         whole = self._confirmed(oracle, finding, None)
         return whole if whole.reliability[0] > again else smaller
+
+    def _told(self, finding: Finding) -> Finding:
+        """The finding with words for its faults, if it has any."""
+        item = finding.input
+        if not item.faults:
+            return finding
+        try:
+            document = self._open_executor().documents.document(item.stream)
+            return replace(finding, fault_words=tuple(describe(item.faults, document)))
+        except Exception as error:
+            self.fault("describing faults", error)
+            return finding
 
     def _reduced(
         self, oracle: Oracle, look: Look, finding: Finding, lineage: Lineage

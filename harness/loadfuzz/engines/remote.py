@@ -16,11 +16,11 @@ from typing import Final
 
 from loadfuzz import codec
 from loadfuzz.abc import Executor, HasRemarks, RemoteTarget
+from loadfuzz.bridge import wait
 from loadfuzz.campaign.batch import Batch, BatchResult
 from loadfuzz.clock import Clock
 from loadfuzz.engines.account import PROGRESS_S, Account, worker_folder
 from loadfuzz.engines.blame import MATRIX_FILE, Blame, Matrix
-from loadfuzz.bridge import wait
 from loadfuzz.engines.failures import Failure, Failures
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.lineage import NO_LINEAGE, Lineage

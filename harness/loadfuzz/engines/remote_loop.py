@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from loadfuzz.abc import BringsScript, RemoteTarget
+from loadfuzz.bridge import drive
 from loadfuzz.campaign.batch import Batch
 from loadfuzz.engines.account import worker_folder
-from loadfuzz.bridge import drive
 from loadfuzz.engines.failures import suspicion_s
 from loadfuzz.engines.judging import Emit, WriteFinding
 from loadfuzz.engines.native import NativeEngine
