@@ -67,15 +67,17 @@ def draw(maps: Sequence[Map], title: str, path: Path) -> None:
 
 def _draw_row(axes: "Axes", one: Map, *, named: bool) -> None:
     stretches = list(one.stretches())
-    # A single place of some hundred thousand is less than a dot; what is rare is drawn on top.
+    # A single place of some hundred thousand is less than a dot; what is narrow is drawn on top.
     least = one.size / DOTS
-    counts = one.counts()
-    for stretch in sorted(stretches, key=lambda each: -counts[each.kind]):
-        follows = [other.start for other in stretches if other.start > stretch.end]
-        end = min(follows, default=stretch.end + 1)
+    ends = [
+        *(stretch.start for stretch in stretches[1:]),
+        stretches[-1].end + 1 if stretches else 0,
+    ]
+    spans = [(end - stretch.start, stretch) for stretch, end in zip(stretches, ends, strict=False)]
+    for width, stretch in sorted(spans, key=lambda span: -span[0]):
         axes.broken_barh(
-            [(stretch.start, max(end - stretch.start, least))], (0, 1),
-            facecolors=COLOURS[stretch.kind], linewidth=0,
+            [(stretch.start, max(width, least))], (0, 1), facecolors=COLOURS[stretch.kind],
+            linewidth=0,
         )  # fmt: skip
     if one.broken:
         axes.plot(
