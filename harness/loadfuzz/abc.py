@@ -286,8 +286,8 @@ class TakesFaults(Protocol):
 
         Args:
             stream, delivery, trace: as there.
-            faults: of these layers only, places in the stream resolved to bytes.  A place
-                that is never reached strikes nothing.
+            faults: places in the stream are resolved to bytes.  One of another layer, and
+                one whose place is never reached, strikes nothing.
 
         Raises:
             savevm.LoadError: the load failed cleanly, by whatever reason; cancelled, too.
@@ -300,6 +300,16 @@ class TakesFaults(Protocol):
         that passed is a ``stall`` that must be rejected (as from
         :class:`loadfuzz.faults.wire.Injector`).
         """
+
+
+@runtime_checkable
+class TellsViolations(Protocol):
+    """A subject that is more than a loader, and judges by itself what it has promised beyond
+    what a load shows, such as that never two machines run: optional."""
+
+    def violations(self) -> Sequence[Violation]:
+        """The promises that the last load broke, the one to report first; each names its oracle.
+        Cheap: asked after every execution."""
 
 
 @runtime_checkable
@@ -376,6 +386,9 @@ class Trial(Protocol):
 
     def struck(self) -> tuple[Fault, ...]:
         """The faults of the input that did happen (:meth:`TakesFaults.struck`)."""
+
+    def violations(self) -> tuple[Violation, ...]:
+        """What the subject says it broke (:meth:`TellsViolations.violations`)."""
 
     def holds_more(self) -> bool:
         """Whether after the load there is more of anything that the subject counts

@@ -78,6 +78,7 @@ class Finding:
         earlier: of each stream that has to be loaded before, where it came from.
         fault_words: the faults of the input for people, a line each, where somebody knew
             what is at their places.
+        again: the command that shows it where ``loadfuzz replay`` cannot; "" where it can.
     """
 
     target: str
@@ -94,6 +95,7 @@ class Finding:
     load_timeout_s: float = LOAD_TIMEOUT_S
     earlier: tuple[Earlier, ...] = ()
     fault_words: tuple[str, ...] = ()
+    again: str = ""
 
     @property
     def signature(self) -> str:

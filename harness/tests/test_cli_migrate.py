@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -67,11 +68,32 @@ def test_migrations_are_counted_by_verdict_and_hazard(
     code = run_cli(["migrate", "qemu:none", "--qemu", qemu_binary, "--count", "3", "--plan", plan])
     captured = capsys.readouterr()
     assert code == ExitCode.CLEAN, captured
-    assert captured.out.startswith("3 faulty migrations of a machine that sends 747 bytes in 4 ")
+    assert captured.out.startswith("3 migrations of a machine that sends 747 bytes in 4 sections\n")
+    assert "\na fault has struck 3 of them\n" in captured.out
+    assert captured.err == ""
     assert f"completed  failed              3   {plan}" in captured.out
     assert "on one side 3 times, on both 0 times, on none 0 times" in captured.out
     assert "source-done-first     3   the source was done, the destination was not" in captured.out
     assert captured.out.endswith("no finding\n")
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("plan", ["reset@byte:5000000", "cancel@step:4000", "kill@step:9"])
+def test_what_no_fault_struck_does_not_count_as_struck_and_a_plan_that_never_does_is_told(
+    qemu_binary: str, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["migrate", "qemu:none", "--qemu", qemu_binary, "--count", "2", "--plan", plan]
+    assert run_cli([*arguments, "--json"]) == ExitCode.CLEAN
+    captured = capsys.readouterr()
+    value = json.loads(captured.out)
+    struck = plan.startswith("kill")  # of 747 bytes, a kill comes behind the last
+    assert (value["migrations"], value["struck"]) == (2, 2 if struck else 0)
+    assert (f"warning: [{plan}] never struck" in captured.err) is not struck
+    if not struck:
+        assert run_cli(arguments) == ExitCode.CLEAN
+        out = capsys.readouterr().out
+        assert "\na fault has struck 0 of them\n" in out
+        assert "   no fault struck\n" in out
 
 
 @pytest.mark.qemu
@@ -116,9 +138,14 @@ def test_a_finding_is_told_kept_and_ends_with_its_exit_code(
     assert "1 finding\n  one-runner:planted\n    planted; again 3 of 3 times" in captured.out
     (folder,) = (out / "findings").iterdir()
     assert str(folder) in captured.out
-    assert f"loadfuzz migrate 'qemu:none,qemu={qemu_binary}'" in (
-        folder / "migration.txt"
-    ).read_text()  # fmt: skip
+    command = f"loadfuzz migrate qemu:none,qemu={qemu_binary} --plan stall@byte:1=5 --count 3"
+    assert f"\n   {command}\n" in (folder / "report.txt").read_text()
+    assert (folder / "migration.txt").read_text().startswith(f"{command}\n")
+    assert run_cli(["replay", str(folder)]) == ExitCode.USAGE
+    assert command in capsys.readouterr().err
+    # It is a command that there is.
+    calls.clear()
+    assert run_cli(shlex.split(command)[1:]) == ExitCode.FINDINGS
 
 
 @pytest.mark.qemu
@@ -151,7 +178,7 @@ def test_an_interrupted_run_tells_what_it_has(
     out, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED, err
     assert "interrupted after " in err
-    assert "faulty migration" in out
+    assert "a fault has struck " in out
     assert not any(os.path.exists(f"/proc/{pid}") for pid in seen)
 
 

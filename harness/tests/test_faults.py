@@ -300,3 +300,47 @@ def test_the_page_has_a_row_for_every_kind() -> None:
         words = row.words.format(amount="N")
         places = ", ".join(row.places)
         assert f"| `{kind}` | {row.layer} | {places} | {amount} | {words} | " in page, kind
+
+
+def everything_now(injector: Injector) -> bytes:
+    """What arrives until there is nothing more to be had at present."""
+    data = b""
+    while not isinstance(act := injector.pull(64), Dry):
+        if isinstance(act, Deliver):
+            data += act.data
+        elif not isinstance(act, Wait):
+            break
+    return data
+
+
+@pytest.mark.parametrize("place", range(15))
+@pytest.mark.parametrize("kind", ["bit-flip", "duplicate", "zero-tail"])
+def test_nothing_is_held_back_that_no_fault_waits_for(kind: str, place: int) -> None:
+    amount = {"bit-flip": "=1", "duplicate": "=1", "zero-tail": ""}[kind]
+    injector = Injector(plan_of(f"{kind}@byte:{place}{amount}"))
+    injector.push(STREAM[1:16])
+    assert len(everything_now(injector)) == 15 + (kind == "duplicate")
+
+
+def test_what_changes_nothing_has_not_struck() -> None:
+    for text, stream in (
+        ("reorder@byte:5=9", STREAM[:14]),
+        ("zero-tail@byte:5", STREAM[:5] + bytes(9)),
+        ("reorder@byte:0=2", b"abab"),
+    ):
+        source = FaultySource(stream, plan_of(text))
+        assert read_all(source) == (stream, 0)
+        assert not source.struck, text
+
+
+def test_a_short_read_waits_until_there_is_something_to_read() -> None:
+    injector = Injector(plan_of("short-read@byte:0=1"))
+    assert isinstance(injector.pull(64), Dry)
+    injector.push(b"abc")
+    assert injector.pull(64) == Deliver(b"a")
+
+
+@pytest.mark.parametrize("text", ["stall@byte:1=9s", "slow@byte:0=1k", "reset@byte:1=1ms"])
+def test_an_amount_in_another_unit_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="the amount of"):
+        fault_of(text)

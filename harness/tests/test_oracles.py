@@ -40,7 +40,7 @@ def test_no_oracle_rings_for_a_trial_that_kept_every_promise(
 
 
 def test_oracles_are_named_apart_and_say_what_they_promise() -> None:
-    assert len({oracle.name for oracle in ALL}) == len(ALL) == 14
+    assert len({oracle.name for oracle in ALL}) == len(ALL) == 15
     assert all(oracle.promise for oracle in ALL)
 
 
@@ -48,7 +48,7 @@ def test_cheap_oracles_come_first_and_need_no_second_load() -> None:
     costs = [oracle.cost for oracle in ALL]
     assert costs == sorted(costs, key=[Cost.CHEAP, Cost.DEAR, Cost.DEAREST].index)
     assert {oracle.name for oracle in ALL if oracle.cost is Cost.CHEAP} == {
-        "clean-error", "no-hang", "atomic",
+        "clean-error", "no-hang", "promises", "atomic",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadfuzz.errors import UsageError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.faults.plan import fault_of
 from loadfuzz.qemu import blkdebug, instance, storage_run
+from loadfuzz.qemu.asking import FailedError
 from loadfuzz.qemu.blkdebug import FailingStorage
 from loadfuzz.qemu.capture import capture
 from loadfuzz.qemu.machine import MachineSpec
@@ -30,6 +32,7 @@ from loadfuzz.qemu.storage_faults import (
     table,
 )
 from loadfuzz.qemu.storage_oracle import (
+    LEFT,
     MEANINGS,
     StorageAttempt,
     StorageHazard,
@@ -214,6 +217,27 @@ def test_what_is_known_is_a_hazard_and_no_violation(
     assert hazards_of(attempt) == (hazard,)
 
 
+@pytest.mark.parametrize("operation", Operation)
+def test_what_is_refused_leaves_the_snapshots_that_this_operation_may_leave(
+    operation: Operation,
+) -> None:
+    names = (VICTIM, OTHER, FRESH)
+    every = {frozenset(some) for size in range(4) for some in itertools.combinations(names, size)}
+    # Whoever loads or saves has no business with the old snapshot.
+    allowed = {
+        Operation.LOAD: {BEFORE},
+        Operation.SAVE: {BEFORE, BEFORE | {FRESH}},
+        Operation.OVERWRITE: {BEFORE, frozenset({OTHER})},
+        Operation.DELETE: {BEFORE, frozenset({OTHER})},
+    }[operation]
+    assert set(LEFT) == set(Operation)
+    assert len(every) == 8
+    for left in every:
+        violations = judge(replace(failed(operation), names=left))
+        titles = [violation.signature.partition(": ")[2] for violation in violations]
+        assert titles == ([] if left in allowed else ["wrong snapshots are left"]), left
+
+
 def test_tables_of_both_levels_are_two_places() -> None:
     first, second = (
         judge(StorageAttempt(StorageFault(Operation.SAVE, event)))[0].signature
@@ -330,6 +354,63 @@ def test_what_broke_a_promise_is_kept(
     assert "--storage --only 'load/vmstate_load#0/EIO/once'" in (
         Path(place) / "storage.txt"
     ).read_text()  # fmt: skip
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("trouble", [InfraError, UsageError, asyncio.CancelledError])
+def test_what_was_found_is_kept_when_trying_again_fails(
+    qemu_binary: str,
+    trouble: type[BaseException],
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blkdebug, "_error_in", lambda reply: "")
+    attempt, calls = FailingStorage.attempt, 0
+
+    async def troubled(self: FailingStorage, fault: StorageFault) -> StorageAttempt:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise trouble("planted")
+        return await attempt(self, fault)
+
+    monkeypatch.setattr(FailingStorage, "attempt", troubled)
+    tally = StorageTally()
+    settings = StorageSettings("qemu:x", spec_of(qemu_binary, "none"), 1, None, "load/vmstate_load",
+                               tmp_path / "found")  # fmt: skip
+    if trouble is asyncio.CancelledError:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(run(settings, base, tally))
+    else:
+        asyncio.run(run(settings, base, tally))
+    assert len(tally.rows) == 1
+    assert len(tally.findings) == 2
+    for signature, (finding, place) in tally.findings.items():
+        assert finding.reliability == ((1, 1) if calls == 3 else (2, 2))
+        assert finding.again == (
+            "loadfuzz migrate qemu:x --storage --only 'load/vmstate_load#0/EIO/once'"
+        )
+        assert read_manifest(Path(place)).signature == signature
+
+
+@pytest.mark.qemu
+def test_a_process_that_lacks_memory_is_no_verdict(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hungry(*_: object) -> StorageAttempt:
+        raise FailedError("")
+
+    async def judged(*_: object) -> Execution:
+        return Execution(ExitKind.OUT_OF_MEMORY, Depth.NOTHING)
+
+    monkeypatch.setattr(FailingStorage, "_tried", hungry)
+    monkeypatch.setattr(blkdebug, "judge_failure", judged)
+    tally = StorageTally()
+    settings = StorageSettings("qemu:x", spec_of(qemu_binary, "none"), 1)
+    asyncio.run(run(settings, base, tally))
+    assert (tally.rows, tally.findings, len(tally.skipped)) == ([], {}, 1)
+    assert "want of memory" in tally.skipped[0]
 
 
 @pytest.mark.qemu

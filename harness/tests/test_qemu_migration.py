@@ -13,16 +13,27 @@ import pytest
 
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
-from loadfuzz.faults.kinds import FaultKind, PlaceKind
+from loadfuzz.faults.kinds import CHANGES_BYTES, FaultKind, PlaceKind
 from loadfuzz.faults.plan import NO_FAULTS, FaultPlan, fault_of
-from loadfuzz.qemu import instance, migration_plans, section_watch
+from loadfuzz.findings import Violation
+from loadfuzz.qemu import (
+    cancelling,
+    confirming,
+    instance,
+    migration,
+    migration_plans,
+    migration_run,
+    proxy,
+    section_watch,
+)
+from loadfuzz.qemu.asking import FailedError
+from loadfuzz.qemu.cancelling import Cancel
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.migration import Attempt, Outcome, Settled, Side, careful, migrate
 from loadfuzz.qemu.migration_plans import Shape, draw
 from loadfuzz.qemu.migration_run import Row, Settings, Tally, run
-from loadfuzz.qemu.monitor import encode
+from loadfuzz.qemu.monitor import Reply, encode
 from loadfuzz.qemu.one_runner import (
-    CONTENT,
     MEANINGS,
     PROMISES,
     Hazard,
@@ -30,10 +41,10 @@ from loadfuzz.qemu.one_runner import (
     judge,
     judge_retry,
 )
-from loadfuzz.qemu.peers import READY_MAX, Role, peers
+from loadfuzz.qemu.peers import READY_MAX, Peer, Peers, Role, peers
 from loadfuzz.qemu.profiles import profiles
 from loadfuzz.qemu.proxy import Ended, Passed
-from loadfuzz.repro.folder import read_manifest
+from loadfuzz.repro.folder import read_finding, read_manifest
 from loadfuzz.rng import Rng
 
 MICROVM = profiles()["microvm"].spec()
@@ -174,6 +185,83 @@ def test_a_killed_source_takes_the_guest_with_it_unless_it_has_gone_over(
 
 
 @pytest.mark.qemu
+def test_a_cancel_strikes_when_the_source_has_accepted_it(qemu_binary: str, base: Path) -> None:
+    early, late = attempts(spec_of(qemu_binary, "microvm"), base, "cancel@step:8",
+                           "cancel@step:4000")  # fmt: skip
+    assert [cancel.accepted for cancel in early.cancels] == [True]
+    assert [str(fault) for fault in early.struck] == ["cancel@step:8"]
+    assert early.source.outcome is Outcome.CANCELLED
+    assert [(cancel.state, cancel.late) for cancel in late.cancels] == [("completed", True)]
+    assert late.struck == ()
+    assert hazard_of(late) is Hazard.CANCEL_TOO_LATE
+    assert judge(early) == judge(late) == ()
+
+
+@pytest.mark.qemu
+def test_a_cancel_that_is_answered_late_is_heard_all_the_same(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "CANCEL_HOLD_S", 0.0)
+    (attempt,) = attempts(spec_of(qemu_binary, "microvm"), base, "cancel@step:8")
+    (cancel,) = attempt.cancels
+    assert cancel.accepted
+    assert attempt.struck == (cancel.fault,)
+    assert judge(attempt) == ()
+
+
+@pytest.mark.qemu
+def test_a_source_that_ignores_a_cancel_rings(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "_CANCEL", encode("query-version"))
+    (attempt,) = attempts(spec_of(qemu_binary, "microvm"), base, "cancel@step:8")
+    assert attempt.struck == ()
+    assert [one.signature for one in judge(attempt)] == ["cancel:ignored"]
+
+
+@pytest.mark.qemu
+def test_a_kill_of_what_has_ended_by_itself_has_not_struck(qemu_binary: str, base: Path) -> None:
+    # The destination has refused its stream when the kill comes, behind the last byte.
+    monitor_ended: list[bool] = []
+
+    async def main() -> Attempt:
+        async with peers(spec_of(qemu_binary, "microvm"), base, spares=0) as crew:
+            source = await crew.take(Role.SOURCE)
+            destination = await crew.take(Role.DESTINATION)
+            slay = migration._slay
+
+            async def patient(peer: Peer) -> bool:
+                monitor_ended.append(await peer.process.wait(10.0) is not None)
+                return await slay(peer)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(migration, "_slay", patient)
+                plan = plan_of("half-close@byte:5000 kill@step:40001")
+                return await migrate(source, destination, plan)
+
+    attempt = asyncio.run(main())
+    assert monitor_ended[0]
+    assert [str(fault) for fault in attempt.struck] == ["half-close@byte:5000"]
+    assert attempt.destination.outcome is Outcome.FAILED
+    assert judge(attempt) == ()
+
+
+@pytest.mark.qemu
+def test_a_migration_that_does_not_converge_is_a_value_of_its_own(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "SENT_MAX", 9000)
+    spec = spec_of(qemu_binary, "microvm")
+    (attempt,) = attempts(spec, base, "")
+    assert attempt.passed.ended is Ended.ENDLESS
+    assert attempt.source == Side(Outcome.FAILED, "running", attempt.source.said)
+    assert judge(attempt) == judge_retry(BROKEN, attempt) == ()
+    assert hazard_of(attempt) is Hazard.NOT_CONVERGED
+    with pytest.raises(UsageError, match="does not come to the end of its migration within 60 s"):
+        asyncio.run(run(Settings("qemu:microvm", spec, 1), base, Tally()))
+
+
+@pytest.mark.qemu
 @pytest.mark.parametrize(
     ("operator", "path"),
     [
@@ -278,6 +366,40 @@ def test_each_promise_that_is_broken_rings(attempt: Attempt, expected: str) -> N
     assert {violation.oracle for violation in violations} <= {name for name, _ in PROMISES}
 
 
+CANCEL = fault_of("cancel@step:3")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "signatures"),
+    [
+        (replace(BROKEN, cancels=(Cancel(CANCEL, "cancelling"),)), []),
+        (replace(BROKEN, cancels=(Cancel(CANCEL, "failed"),)), []),
+        (replace(GOOD, cancels=(Cancel(CANCEL, "completed"),)), []),
+        (replace(GOOD, cancels=(Cancel(CANCEL, "cancelling"),)), ["cancel:completed"]),
+        (replace(GOOD, cancels=(Cancel(CANCEL, "active"),)), ["cancel:ignored"]),
+        (replace(BROKEN, cancels=(Cancel(CANCEL, "device"),)), ["cancel:ignored"]),
+        (replace(BROKEN, cancels=(Cancel(CANCEL, "cancelled", "no"),)), ["cancel:ignored"]),
+    ],
+)
+def test_a_cancel_is_accepted_or_too_late_and_ends_what_it_was_for(
+    attempt: Attempt, signatures: list[str]
+) -> None:
+    assert [violation.signature for violation in judge(attempt)] == signatures
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        replace(BROKEN, source=Side(Outcome.NO_MEMORY), settled=Settled((), "", "")),
+        replace(GOOD, destination=Side(Outcome.NO_MEMORY), settled=Settled((), "", "")),
+    ],
+    ids=["source", "destination"],
+)
+def test_of_a_side_that_lacks_memory_nothing_is_said(attempt: Attempt) -> None:
+    assert judge(attempt) == judge_retry(BROKEN, attempt) == ()
+    assert hazard_of(attempt) is None
+
+
 def test_a_source_that_does_not_migrate_again_rings() -> None:
     failing = struck(BROKEN, "cancel@step:3")
     assert [one.oracle for one in judge_retry(BROKEN, failing)] == ["retry"]
@@ -372,7 +494,9 @@ def test_random_migrations_keep_every_promise(
     rows: list[Row] = []
     tally = Tally(tell=rows.append)
     # Streams that are whole, so that no loader is to be blamed.
-    monkeypatch.setattr(migration_plans, "_KINDS", sorted(set(migration_plans._KINDS) - CONTENT))
+    monkeypatch.setattr(
+        migration_plans, "_KINDS", sorted(set(migration_plans._KINDS) - CHANGES_BYTES)
+    )
     settings = Settings("qemu:microvm", spec_of(qemu_binary, "microvm"), 20, seed=3)
     asyncio.run(run(settings, base, tally))
     assert [row.number for row in rows] == list(range(20))
@@ -404,10 +528,121 @@ def test_what_broke_a_promise_is_kept_with_its_plan(
     assert folder.parent == out / "findings"
     assert read_manifest(folder).signature == signature
     account = (folder / "migration.txt").read_text()
-    assert "loadfuzz migrate 'qemu:none' --plan 'stall@byte:9=50'" in account
+    assert account.startswith("loadfuzz migrate qemu:none --plan stall@byte:9=50 --count 3\n")
+    assert read_finding(folder).again == account.partition("\n")[0]
     assert "source       completed, postmigrate" in account
     assert (folder / "input").read_bytes().startswith(b"QEVM")
     assert json.loads((folder / "finding.json").read_bytes())["oracle"] == "one-runner"
+
+
+@pytest.mark.qemu
+def test_a_side_that_lacks_memory_when_it_is_told_to_run_is_no_verdict(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Peer.ask
+
+    async def dying(self: Peer, *commands: bytes) -> list[Reply]:
+        if commands[0] == encode("cont"):
+            raise FailedError("")
+        return await ask(self, *commands)
+
+    async def hungry(*_: object) -> Side:
+        return Side(Outcome.NO_MEMORY)
+
+    monkeypatch.setattr(Peer, "ask", dying)
+    monkeypatch.setattr(migration, "_ended", hungry)
+    with pytest.raises(InfraError, match="ended over cont for want of memory"):
+        attempts(spec_of(qemu_binary, "none"), base, "")
+
+
+@pytest.mark.qemu
+def test_a_migration_that_lacks_memory_is_skipped_and_counted(
+    qemu_binary: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    async def hungry(*arguments: object, **more: object) -> Attempt:
+        nonlocal calls
+        calls += 1
+        attempt = await migrate(*arguments, **more)  # type: ignore[arg-type]
+        return attempt if calls != 2 else replace(attempt, source=Side(Outcome.NO_MEMORY))
+
+    monkeypatch.setattr(migration_run, "migrate", hungry)
+    tally = Tally()
+    settings = Settings("qemu:none", spec_of(qemu_binary, "none"), 2, plan=NO_FAULTS)
+    asyncio.run(run(settings, base, tally))
+    assert [row.number for row in tally.rows] == [1]
+    assert len(tally.skipped) == 1
+    assert "want of memory" in tally.skipped[0]
+    assert tally.findings == {}
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("trouble", [InfraError, UsageError, asyncio.CancelledError])
+def test_what_was_found_is_kept_when_trying_again_fails(
+    qemu_binary: str,
+    trouble: type[BaseException],
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take, taken = Peers.take, 0
+
+    async def troubled(self: Peers, role: Role) -> Peer:
+        nonlocal taken
+        taken += role is Role.SOURCE
+        # The first is for the rehearsal and the finding, the second to try that again.
+        if taken == 3 and role is Role.SOURCE:
+            raise trouble("planted")
+        return await take(self, role)
+
+    monkeypatch.setattr(Peers, "take", troubled)
+    tally = Tally()
+    settings = Settings("qemu:none", spec_of(qemu_binary, "none"), 1, out=tmp_path / "found",
+                        plan=plan_of("stall@byte:9=50"), operator=lambda *_: BOTH)  # fmt: skip
+    if trouble is asyncio.CancelledError:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(run_without_rehearsal(settings, base, tally))
+    else:
+        asyncio.run(run_without_rehearsal(settings, base, tally))
+    assert [row.violations for row in tally.rows] == [("one-runner:both-run",)]
+    ((finding, place),) = tally.findings.values()
+    assert finding.reliability == ((1, 1) if taken == 3 else (2, 2))
+    assert read_manifest(Path(place)).signature == "one-runner:both-run"
+
+
+def violation(path: str) -> Violation:
+    return Violation("planted", "", "", "", path)
+
+
+def test_each_of_several_is_kept_once_even_when_one_cannot_be() -> None:
+    kept: list[tuple[str, tuple[int, int]]] = []
+    answers: Iterator[Sequence[Violation] | InfraError] = iter(
+        [(violation("b"),), InfraError("planted"), (violation("a"), violation("b"))]
+    )
+
+    async def again() -> Sequence[Violation]:
+        answer = next(answers)
+        if isinstance(answer, InfraError):
+            raise answer
+        return answer
+
+    def keep(one: Violation, reliability: tuple[int, int]) -> None:
+        kept.append((one.path, reliability))
+        if one.path == "a":
+            raise InfraError("the disk is full")
+
+    both = (violation("a"), violation("b"))
+    with pytest.raises(InfraError, match="the disk is full"):
+        asyncio.run(confirming.confirm(both, again, lambda one, other: one == other, keep))
+    assert kept == [("a", (1, 2)), ("b", (2, 2))]
+
+
+def test_only_what_is_new_is_tried_again_and_each_once() -> None:
+    every = [violation("a"), violation("b1"), violation("b2"), violation("c"), violation("d")]
+    fresh = confirming.news(every, {"planted:a": ""}, 2)
+    assert [one.path for one in fresh] == ["b1", "c"]
+    assert confirming.news(every, (), 0) == ()
 
 
 async def run_without_rehearsal(settings: Settings, base: Path, tally: Tally) -> None:

@@ -233,7 +233,7 @@ def through(
     text: str,
     stream: bytes,
     *,
-    at_step: Callable[[Fault], Awaitable[None]] | None = None,
+    at_step: Callable[[Fault], Awaitable[bool]] | None = None,
     read_max: int = 1 << 30,
     closing: bool = True,
     patient: bool = False,
@@ -249,7 +249,7 @@ def through(
         patient: it does so only when the destination has come to an end.
     """
 
-    async def nothing(_: Fault) -> None:
+    async def nothing(_: Fault) -> bool:
         raise AssertionError("no step was planned")
 
     async def run() -> Ends:
@@ -435,8 +435,9 @@ def test_steps_are_done_before_their_piece_and_the_rest_behind_the_last() -> Non
     done: list[tuple[str, int]] = []
     stream = noise(3 * STEP_SIZE)
 
-    async def at_step(fault: Fault) -> None:
+    async def at_step(fault: Fault) -> bool:
         done.append((str(fault), proxies[0].delivered))
+        return True
 
     proxies: list[Proxy] = []
     create = Proxy.__init__
@@ -459,6 +460,26 @@ def test_steps_are_done_before_their_piece_and_the_rest_behind_the_last() -> Non
     assert [strikes_source(fault) for fault in ends.passed.struck] == [True, False, True, False]
 
 
+def test_a_step_that_took_no_effect_has_not_struck() -> None:
+    async def at_step(fault: Fault) -> bool:
+        return fault.place.number == 2
+
+    ends = through("kill@step:0 kill@step:2", noise(9000), at_step=at_step)
+    assert [str(fault) for fault in ends.passed.struck] == ["kill@step:2"]
+
+
+@pytest.mark.parametrize("text", ["", "half-close@byte:5"])
+@pytest.mark.parametrize(("bound", "value"), [("PASSING_MAX_S", 0.0), ("SENT_MAX", 20_000)])
+def test_a_source_that_always_has_more_is_cut_off(
+    text: str, bound: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, bound, value)
+    ends = through(text, noise(200_000))
+    assert ends.passed.ended is Ended.ENDLESS
+    assert ends.passed.sent <= 20_000 + STEP_SIZE
+    assert ends.source == errno.EPIPE
+
+
 def test_behind_a_break_no_step_is_done() -> None:
     ends = through("close@byte:10 kill@step:900", noise(50_000))
     assert [fault.kind for fault in ends.passed.struck] == [FaultKind.CLOSE]
@@ -469,7 +490,7 @@ def test_cancellation_closes_both_ends() -> None:
         ours_out, source = pair()
         ours_in, destination = pair(marked=True)
 
-        async def nothing(_: Fault) -> None:
+        async def nothing(_: Fault) -> bool:
             raise AssertionError("no step was planned")
 
         with source, destination:

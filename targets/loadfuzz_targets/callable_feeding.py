@@ -10,7 +10,7 @@ import io
 from dataclasses import replace
 from typing import Final
 
-from loadfuzz.faults.kinds import FaultKind, Layer
+from loadfuzz.faults.kinds import CHANGES_BYTES, FaultKind, Layer
 from loadfuzz.faults.plan import NO_FAULTS, Fault, FaultPlan
 from loadfuzz.faults.wire import NS_PER_S, Deliver, Dry, End, Fail, Injector, Wait
 from loadfuzz.inputs import Delivery
@@ -18,9 +18,6 @@ from loadfuzz.inputs import Delivery
 WHOLE_BYTES: Final = 1 << 40
 """Asked for where everything may come at once: beyond any stream."""
 _CUTS: Final = frozenset({FaultKind.CLOSE, FaultKind.HALF_CLOSE})
-_CONTENT: Final = frozenset(
-    {FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.ZERO_TAIL, FaultKind.BIT_FLIP}
-)
 _END: Final = End()
 _SILENCES: Final = frozenset({FaultKind.STALL, FaultKind.SLOW})
 
@@ -49,7 +46,7 @@ class Feed:
         at_once: bool = False,
     ) -> None:
         self._stream = stream
-        self._plan = _only(plan, _CONTENT | _CUTS) if at_once and plan else plan
+        self._plan = _only(plan, CHANGES_BYTES | _CUTS) if at_once and plan else plan
         self._injector = _sent(stream, self._plan) if plan else None
         self._at = 0
         self._sizes = tuple(size for size in delivery.chunks if size) or (WHOLE_BYTES,)
@@ -92,7 +89,7 @@ class Feed:
             return self._stream
         data = _arriving(self._injector)
         if any(fault.kind in _CUTS for fault in self.struck):
-            full = _arriving(_sent(self._stream, _only(self._plan, _CONTENT)))
+            full = _arriving(_sent(self._stream, _only(self._plan, CHANGES_BYTES)))
             if len(full) == len(data):
                 # It was cut where it ends anyway.
                 self.struck[:] = [fault for fault in self.struck if fault.kind not in _CUTS]

@@ -1,7 +1,7 @@
 """The target ``migration``: two machines, a guest, an operator and a network, simulated.
 
 What is fuzzed is not a stream but a story: every byte string says one
-(:mod:`loadfuzz.simulation.scenario`), and what is told is what became of its first migration.
+(:mod:`loadfuzz.simulation.spelling`), and what is told is what became of its first migration.
 It is accepted when both sides have completed it; a migration that failed cleanly is a refusal.
 What a migration promises (:mod:`loadfuzz.simulation.promises`) is looked at during the story
 and after it, and what was broken is told by ``MigrationSubject.violations``.
@@ -18,7 +18,8 @@ from loadfuzz.faults.kinds import FaultKind, PlaceKind
 from loadfuzz.faults.plan import NO_FAULTS, FaultPlan
 from loadfuzz.inputs import WHOLE, Seed
 from loadfuzz.simulation.layout import document_of
-from loadfuzz.simulation.scenario import Act, Deed, decode, encode, encode_attempt
+from loadfuzz.simulation.scenario import Act, Deed
+from loadfuzz.simulation.spelling import decode, encode, encode_attempt
 from loadfuzz.standalone.binary import main
 from loadfuzz.standalone.pytests import fuzz_test
 from loadfuzz_targets.migration_bugs import BUGS, MigrationBug, bug_named

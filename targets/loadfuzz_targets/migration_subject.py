@@ -9,8 +9,10 @@ from loadfuzz.faults.plan import NO_FAULTS, Fault, FaultPlan
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Delivery
 from loadfuzz.simulation.machines import Stable
-from loadfuzz.simulation.scenario import Act, Attempt, Deed, Scenario, decode
-from loadfuzz.simulation.world import Ending, Story, World
+from loadfuzz.simulation.scenario import Act, Attempt, Deed, Scenario
+from loadfuzz.simulation.spelling import decode
+from loadfuzz.simulation.story import Ending, Story
+from loadfuzz.simulation.world import World
 from loadfuzz_targets.migration_bugs import MigrationBug
 from savevm.errors import LoadError
 from savevm.trace import Trace

@@ -17,7 +17,7 @@ from loadfuzz import variants
 from loadfuzz.abc import TakesFaults
 from loadfuzz.campaign.batch import Batch, Engine
 from loadfuzz.engines.worker import run_batch
-from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.errors import UsageError
 from loadfuzz.events import Event, FindingAnnounced
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
@@ -513,7 +513,7 @@ def test_a_function_that_is_not_there_or_takes_something_else_is_said(name: str,
 def test_the_plain_target_says_how_to_name_a_function(watchdog: Watchdog) -> None:
     with pytest.raises(UsageError, match="callable:myloader:load"):
         TARGET.open()
-    with pytest.raises(InfraError, match="has no working loader"):
+    with pytest.raises(UsageError, match="callable:myloader:load"):
         InProcessExecutor(TARGET, watchdog)
 
 

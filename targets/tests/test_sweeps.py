@@ -163,7 +163,7 @@ def test_a_loader_elsewhere_is_given_the_streams_that_faults_make(
     ("arguments", "said"),
     [
         (["reference"], "Missing option '--fault'"),
-        (["reference", "--fault", "nonsense"], "there is no fault 'nonsense'; there are truncate"),
+        (["reference", "--fault", "nonsense"], "no fault 'nonsense' with an offset; there are"),
         (["reference", "--fault", "eio", "--at", "moon"], "'moon' is not of fields, offsets"),
         (["reference", "--fault", "eio", "--seeds", "nowhere.bin"], "nowhere.bin"),
         (["reference", "--fault", "eio", "--picture", "x.doc"], "x.doc"),

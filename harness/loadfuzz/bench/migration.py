@@ -20,7 +20,7 @@ from loadfuzz.bench.results import Figure
 from loadfuzz.errors import InfraError
 from loadfuzz.simulation.machines import Stable
 from loadfuzz.simulation.search import stories
-from loadfuzz.simulation.world import Story
+from loadfuzz.simulation.story import Story
 
 PROCESSES: Final = 2
 """What the goal is put for."""

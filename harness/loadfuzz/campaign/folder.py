@@ -273,8 +273,18 @@ def _is_empty_part(path: Path) -> bool:
 
 
 def _make_numbered(target: str) -> CampaignFolder:
+    path = new_folder(target)
+    return CampaignFolder(path.resolve(), path, resumed=False, made=True)
+
+
+def new_folder(name: str) -> Path:
+    """A folder of its own below :data:`DEFAULT_PARENT`, called after a target.
+
+    Raises:
+        UsageError: there can be none.
+    """
     # A target's variants have characters in their names that are trouble in paths.
-    name = target.partition(",")[0]  # options of a loader make no good names
+    name = name.partition(",")[0]  # options of a loader make no good names
     stem = re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:STEM_MAX].strip("-.") or "campaign"
     try:
         DEFAULT_PARENT.mkdir(exist_ok=True)
@@ -289,7 +299,7 @@ def _make_numbered(target: str) -> CampaignFolder:
                 path.mkdir()
             except FileExistsError:  # another campaign took that number just now
                 continue
-            return CampaignFolder(path.resolve(), path, resumed=False, made=True)
+            return path
     except FileExistsError:
         raise UsageError(
             f"{DEFAULT_PARENT} is a file; remove it, or name a folder with --out"

@@ -148,6 +148,13 @@ def _migrate(
             print("\n".join(summary(tally)))
 
     interrupted = _run(lambda folder: run(settings, folder, tally), tally, tell)
+    if plan and tally.rows and not tally.struck:
+        print(
+            f"warning: [{plan}] never struck: the migration was over before, or never came to "
+            "that place; use an earlier one",
+            file=sys.stderr,
+            flush=True,
+        )
     return _code(tally.findings, interrupted=interrupted)
 
 

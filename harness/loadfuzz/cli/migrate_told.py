@@ -18,17 +18,19 @@ H = TypeVar("H", bound=StrEnum)
 def summary(tally: Tally) -> list[str]:
     """Lines on migrations: verdicts, who ran, hazards, findings."""
     rows = tally.rows
-    lines = [count(len(rows), "faulty migration")]
+    lines = [count(len(rows), "migration")]
     if tally.shape is not None:
         shape = tally.shape
         lines[0] += (
             f" of a machine that sends {shape.size:,} bytes in {count(shape.sections, 'section')}"
         )
+    lines.append(f"a fault has struck {tally.struck:,} of them")
     lines += ["", f"{'source':<11}{'destination':<15}{'times':>6}   for example"]
     for pair, times in tally.counts().most_common():
         source, _, destination = pair.partition("/")
-        plans = [row.plan for row in rows if (row.source, row.destination) == (source, destination)]
-        shown = ", ".join(sorted(set(plans), key=len)[:1]) or "no fault"
+        those = [row for row in rows if (row.source, row.destination) == (source, destination)]
+        plans = {row.plan for row in those if row.struck}
+        shown = min(plans, key=lambda plan: (len(plan), plan), default="no fault struck")
         lines.append(f"{source:<11}{destination:<15}{times:>6}   {shown}")
     retried = sum(row.retried for row in rows)
     lines += [
@@ -71,9 +73,10 @@ def _findings(findings: Mapping[str, tuple[Finding, str]], skipped: list[str]) -
     for signature, (finding, place) in findings.items():
         violation = finding.violation
         done, tries = finding.reliability
+        again = f"again {done} of {tries} times" if tries else "could not be tried again"
         lines += [
             f"  {printable(signature)}",
-            f"    {printable(violation.title)}; again {done} of {tries} times",
+            f"    {printable(violation.title)}; {again}",
             f"    {printable(str(finding.input.faults))}",
             f"    {place}" if place else "    not kept; use --out",
         ]
@@ -88,6 +91,7 @@ def json_of(target: str, tally: Tally, *, seed: int, autostart: bool) -> str:
         "autostart": autostart,
         "shape": tally.shape,
         "migrations": len(tally.rows),
+        "struck": tally.struck,
         "verdicts": dict(tally.counts()),
         "hazards": dict(tally.hazards()),
         "skipped": len(tally.skipped),

@@ -13,6 +13,7 @@ from loadfuzz.errors import UsageError
 from loadfuzz.exitcodes import ExitCode
 
 if TYPE_CHECKING:
+    from loadfuzz.faults.plan import FaultPlan
     from loadfuzz.findings import Finding, Violation
     from loadfuzz.inputs import Input
     from loadfuzz.repro.again import Run
@@ -197,7 +198,7 @@ def _replay(path: Path, subject: Subject, runs: int, *, as_json: bool) -> "Repla
     wanted = found.violation if found is not None else None
     if not as_json:
         _print_head(path, subject)
-    printer = _Printer(wanted)
+    printer = _Printer(wanted, subject.item.faults)
     replayed = asyncio.run(
         replay(
             subject.target,
@@ -226,6 +227,10 @@ def _read(path: Path, target: str | None) -> Subject:
         if (path / "campaign.json").is_file():
             raise UsageError(f"{path} is a campaign; replay one of its findings: {_some(path)}")
         finding = read_finding(path)
+        if finding.again and target is None:
+            raise UsageError(
+                f"{path} takes more than loading a stream; this shows it again: {finding.again}"
+            )
         return Subject(target or finding.target, finding.input, finding)
     return Subject(target or TARGET_DEFAULT, Input(_read_stream(path)), None)
 
@@ -268,14 +273,18 @@ def _print_head(path: Path, subject: Subject) -> None:
 class _Printer:
     """Prints each run; equal ones in a row only as a number."""
 
-    def __init__(self, wanted: "Violation | None") -> None:
+    def __init__(self, wanted: "Violation | None", plan: "FaultPlan") -> None:
         self._wanted = wanted
+        self._plan = plan
         self._last: list[str] = []
 
     def __call__(self, run: "Run") -> None:
         from loadfuzz.repro.replay import shows
 
         lines = _lines_of(run)
+        if self._plan:
+            told = ", ".join(run.struck) or "nothing: none of the faults came to its place"
+            lines.append(f"struck: {told}")
         mark = "again" if shows(run, self._wanted) else "not"
         if self._wanted is None:
             mark = "objection" if run.violations else "fine"
@@ -302,7 +311,7 @@ def _lines_of(run: "Run") -> list[str]:
             f"  expected {violation.expected}",
             f"  actual   {violation.actual}",
         ]
-    lines += [f"warning: {fault}" for fault in run.faults]
+    lines += [f"warning: {failure}" for failure in run.failures]
     return [printable(line) for line in lines]
 
 
@@ -338,7 +347,8 @@ def _json_of(path: Path, subject: Subject, replayed: "Replayed") -> dict[str, ob
                     }
                     for violation in run.violations
                 ],
-                "faults": list(run.faults),
+                "failures": list(run.failures),
+                "struck": list(run.struck),
             }
             for run in replayed.runs
         ],

@@ -10,11 +10,15 @@ import click
 
 from loadfuzz.cli.loaders import Wanted, loader_options, target_of
 from loadfuzz.cli.params import ManyValues, number_within
+from loadfuzz.errors import UsageError
 from loadfuzz.exitcodes import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loadfuzz.abc import RemoteTarget, Target
     from loadfuzz.faults.kinds import FaultKind
+    from loadfuzz.findings import Finding
     from loadfuzz.inputs import Seed
     from loadfuzz.mutation import Mutation
     from loadfuzz.sweeps.running import Sweep
@@ -136,6 +140,8 @@ def command(
     from loadfuzz.sweeps.running import Sweep
 
     kind = _kind(fault)
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is no folder; name one, or a place for one")
     if picture is not None:
         from loadfuzz.bench.bugs.picture import check_picture
 
@@ -145,8 +151,6 @@ def command(
     chosen = frozenset(map(At, at or ())) | (frozenset({At.OFFSETS}) if every_offset else set())
     streams = _seeds(loader, seeds)
     if not streams:
-        from loadfuzz.errors import UsageError
-
         raise UsageError(f"{spec} has no streams of its own; give some with --seeds")
     sweep = Sweep(loader, streams, kind, amount, chosen or frozenset({At.OFFSETS}), step)
     interrupted = False
@@ -168,9 +172,8 @@ def command(
 
 
 def _kind(text: str) -> "FaultKind":
-    from loadfuzz.errors import UsageError
-    from loadfuzz.faults.kinds import FaultKind
-    from loadfuzz.sweeps.places import ALIASES
+    from loadfuzz.faults.kinds import FaultKind, Layer
+    from loadfuzz.sweeps.places import ALIASES, sweepable
 
     if text in ALIASES:
         return ALIASES[text]
@@ -178,13 +181,13 @@ def _kind(text: str) -> "FaultKind":
         return FaultKind(text)
     except ValueError:
         raise UsageError(
-            f"there is no fault {text!r}; there are {', '.join([*ALIASES, *FaultKind])}"
+            f"there is no fault {text!r} with an offset; there are "
+            f"{', '.join([*ALIASES, *sweepable(frozenset(Layer))])}"
         ) from None
 
 
 def _seeds(loader: "Target | RemoteTarget", paths: tuple[Path, ...]) -> "list[Seed]":
     from loadfuzz.campaign.seeding import BadSeed, read_seeds
-    from loadfuzz.errors import UsageError
 
     if not paths:
         return list(loader.seeds())
@@ -210,7 +213,7 @@ class _Progress:
         self._told_s = now_s
         sweep = self._sweep
         rate = sweep.done / (now_s - self._start_s)
-        broken = sum(len(one.broken) for one in sweep.maps)
+        broken = sum(len(one.wrong) for one in sweep.maps)
         left_s = (sweep.places - sweep.done) / rate
         print(
             f"{sweep.done:,} of {sweep.places:,} places, {rate:,.0f}/s, {broken} broken, "
@@ -229,7 +232,7 @@ def _keep(
 ) -> str:
     """Write the first finding of each signature; where they are, "" without any."""
     from loadfuzz.abc import RemoteTarget
-    from loadfuzz.campaign.folder import DEFAULT_PARENT
+    from loadfuzz.campaign.folder import new_folder
     from loadfuzz.findings import Earlier, Finding
     from loadfuzz.inputs import Input, digest_of
     from loadfuzz.repro.folder import write_finding
@@ -241,8 +244,7 @@ def _keep(
         return ""
     try:
         if out is None:
-            DEFAULT_PARENT.mkdir(exist_ok=True)
-            out = _free(DEFAULT_PARENT, f"sweep-{loader.name}".replace("/", "-")[:60])
+            out = new_folder(f"sweep-{loader.name}")
         out.mkdir(parents=True, exist_ok=True)
         for at, place in broken:
             stream = streams[at].stream
@@ -256,31 +258,36 @@ def _keep(
                     for seed, offset in place.before
                 )
                 item = Input(stream_under(item), before=before)
-            write_finding(
-                out,
-                Finding(
-                    target=loader.name,
-                    input=item,
-                    violation=place.violation,
-                    execution=place.execution,
-                    parent=digest_of(stream),
-                    parent_stream=stream,
-                    mutations=mutations,
-                    reliability=place.reliability,
-                    fault_words=place.words,
-                    earlier=tuple(Earlier() for _ in item.before),
-                ),
+            finding = Finding(
+                target=loader.name,
+                input=item,
+                violation=place.violation,
+                execution=place.execution,
+                parent=digest_of(stream),
+                parent_stream=stream,
+                mutations=mutations,
+                reliability=place.reliability,
+                fault_words=place.words,
+                earlier=tuple(Earlier() for _ in item.before),
             )
+            write_finding(out, finding, _script(loader, finding))
     except OSError as error:
         raise explain(error, f"writing findings to {out}") from error
     return str(out)
 
 
-def _free(parent: Path, stem: str) -> Path:
-    number = 1
-    while (parent / f"{stem}-{number:03}").exists():
-        number += 1
-    return parent / f"{stem}-{number:03}"
+def _script(loader: "Target | RemoteTarget", finding: "Finding") -> "Mapping[str, bytes]":
+    """What the target adds to a finding, such as a script that does without us."""
+    from loadfuzz.abc import BringsScript
+
+    if not isinstance(loader, BringsScript):
+        return {}
+    try:
+        return loader.script(finding)
+    except Exception as error:
+        # The finding matters more.
+        print(f"no script for {finding.signature}: {error}", file=sys.stderr)
+        return {}
 
 
 def _draw(sweep: "Sweep", title: str, picture: Path) -> None:
@@ -289,8 +296,6 @@ def _draw(sweep: "Sweep", title: str, picture: Path) -> None:
 
         draw(sweep.maps, title, picture)
     except ImportError as error:
-        from loadfuzz.errors import UsageError
-
         raise UsageError(
             f"--picture needs matplotlib ({error}); install it with "
             "\"pip install 'loadfuzz[report]'\", or leave --picture away"
@@ -300,6 +305,7 @@ def _draw(sweep: "Sweep", title: str, picture: Path) -> None:
 
 def _print(sweep: "Sweep", folder: str) -> None:
     from loadfuzz.sweeps.telling import details, table, wrong
+    from loadfuzz.wording import count
 
     print("\n".join(table(sweep.maps)))
     some = [one for one in sweep.maps if one.broken] or sweep.maps
@@ -313,9 +319,21 @@ def _print(sweep: "Sweep", folder: str) -> None:
     print()
     if lines:
         print("\n".join(lines))
-        print(f"\nfindings are in {folder}/findings; loadfuzz replay takes each of them")
+        wrong_places = sum(len(one.wrong) for one in sweep.maps)
+        print(
+            f"\n{count(wrong_places, 'place')} with a wrong verdict; the first of each kind is in "
+            f"{folder}/findings, for loadfuzz replay"
+        )
+        return
+    struck = sum(one.struck for one in sweep.maps)
+    if not sweep.done:
+        print("nothing was tried")
+    elif not struck:
+        print(f"{sweep.done:,} places, and no fault ever struck: this loader never comes to them")
     else:
-        print(f"{sweep.done:,} places, every expectation holds")
+        left = sweep.done - struck
+        missed = f"; at {left:,} no fault struck" if left else ""
+        print(f"{sweep.done:,} places, every expectation holds{missed}")
 
 
 def _json_of(target: str, kind: "FaultKind", sweep: "Sweep", folder: str) -> str:
@@ -327,7 +345,7 @@ def _json_of(target: str, kind: "FaultKind", sweep: "Sweep", folder: str) -> str
         "fault": str(kind),
         "places": sweep.places,
         "done": sweep.done,
-        "broken": sum(len(one.broken) for one in sweep.maps),
+        "broken": sum(len(one.wrong) for one in sweep.maps),
         "folder": folder,
         "maps": [as_json(one) for one in sweep.maps],
     }

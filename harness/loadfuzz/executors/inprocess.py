@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from loadfuzz.abc import NamesFaultPlaces, Subject, TakesFaults, Target
-from loadfuzz.errors import InfraError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.executors.documents import Documents
 from loadfuzz.executors.guard import SubjectError, guarded_call, guarded_load
@@ -142,6 +142,9 @@ def _open(target: Target, watchdog: Watchdog) -> tuple[Subject, str]:
         subject = guarded_call("opening a loader", target.open, watchdog)
         return subject, guarded_call("digesting the state", subject.digest, watchdog)
     except SubjectError as error:
+        if error.escape.type_name == UsageError.__name__:
+            # A target that is made of what somebody typed says so when it is opened.
+            raise UsageError(error.escape.message) from error
         raise InfraError(
             f"target {target.name!r} has no working loader: {error}; try `loadfuzz targets`"
         ) from error

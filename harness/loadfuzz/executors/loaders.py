@@ -26,11 +26,12 @@ class Bench:
         current: the trial whose load the subject has seen last.
         touched: the subject did more than the load of a trial and must be reset.
         held: what it held when it was new, by name.
+        peaks: how often somebody asked what a load takes at its peak.
     """
 
     __slots__ = (
         "_at_start", "_spare", "_twin", "_twin_subject", "current", "documents",
-        "held", "subject", "target", "touched", "watchdog",
+        "held", "peaks", "subject", "target", "touched", "watchdog",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +44,7 @@ class Bench:
         self.current: object = None
         self.touched = False
         self.held = dict(subject.resources()) if isinstance(subject, Accountable) else {}
+        self.peaks = 0
         self._spare: Subject | None = None
         self._twin: Target | None = None
         self._twin_subject: Subject | None = None

@@ -1,8 +1,17 @@
 """One input and what the target did with it, ready to be looked at closer."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from loadfuzz.abc import Accountable, Growth, GuestRun, Subject, TakesFaults, Target
+from loadfuzz.abc import (
+    Accountable,
+    Growth,
+    GuestRun,
+    Subject,
+    TakesFaults,
+    Target,
+    TellsViolations,
+)
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Execution, ExitKind, Outcome
 from loadfuzz.executors.guard import SubjectError, guarded_call
@@ -10,8 +19,12 @@ from loadfuzz.executors.loaders import VERDICTS, Bench
 from loadfuzz.executors.memory import peak_bytes_of, room_for
 from loadfuzz.executors.watchdog import SUSPICION_SHARE
 from loadfuzz.faults.plan import Fault
+from loadfuzz.findings import Violation
 from loadfuzz.inputs import WHOLE, Delivery, Input
 from savevm.document import Document
+
+EXACT_SHARE: Final = 16
+"""Of refused inputs whose memory is asked for, one in so many is measured whatever shows."""
 
 
 class LoadTrial:
@@ -19,8 +32,8 @@ class LoadTrial:
 
     __slots__ = (
         "_after", "_bench", "_damages", "_document", "_faults", "_growth", "_histories", "_more",
-        "_ran", "_reloads", "_repeats", "_saved", "_struck", "_thrice", "digest_before",
-        "execution", "input",
+        "_ran", "_reloads", "_repeats", "_saved", "_struck", "_thrice", "_violations",
+        "digest_before", "execution", "input",
     )  # fmt: skip
 
     def __init__(self, bench: Bench, item: Input, execution: Execution, digest_before: str) -> None:
@@ -40,6 +53,7 @@ class LoadTrial:
         self._more: bool | None = None
         self._thrice = False
         self._struck: tuple[Fault, ...] | None = None
+        self._violations: tuple[Violation, ...] | None = None
         self._damages: tuple[str, ...] | None = None
 
     @property
@@ -156,6 +170,21 @@ class LoadTrial:
                 self._struck = tuple(told)
         return self._struck
 
+    def violations(self) -> tuple[Violation, ...]:
+        """See :meth:`loadfuzz.abc.Trial.violations`.
+
+        Raises:
+            SubjectError: the subject cannot tell.
+        """
+        if self._violations is None:
+            self._violations = ()
+            bench = self._bench
+            if isinstance(bench.subject, TellsViolations):
+                self._check_current()
+                ask = bench.subject.violations
+                self._violations = tuple(guarded_call("asking for promises", ask, bench.watchdog))
+        return self._violations
+
     def holds_more(self) -> bool:
         """See :meth:`loadfuzz.abc.Trial.holds_more`."""
         if self._more is None:
@@ -221,10 +250,13 @@ class LoadTrial:
         """
         bench = self._bench
         subject = bench.fresh()
+        bench.peaks += 1
+        # A loader may take a failed allocation for a bad stream, which it had refused anyway.
+        exactly = self.execution.kind is ExitKind.REJECTED and not bench.peaks % EXACT_SHARE
         with room_for(allowed) as limited:
-            if limited and self._does_the_same(subject):
+            if limited and not exactly and self._does_the_same(subject):
                 return 0
-        if limited:
+        if limited and not exactly:
             bench.forget_spare()
             subject = bench.fresh()
         return peak_bytes_of(lambda: bench.load(subject, self.input.stream, self.input.delivery))

@@ -181,3 +181,8 @@ KINDS: Final[Mapping[FaultKind, KindRow]] = MappingProxyType(
     }
 )  # fmt: skip
 """Every kind, in the order in which people are told of them."""
+
+CHANGES_BYTES: Final = frozenset(
+    {FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.ZERO_TAIL, FaultKind.BIT_FLIP}
+)
+"""Kinds that deliver other bytes than were sent."""

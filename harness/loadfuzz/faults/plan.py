@@ -27,7 +27,7 @@ DEADLINE_MS: Final = 5_000
 NAMED: Final = frozenset({PlaceKind.FIELD, PlaceKind.DISK, PlaceKind.CALL})
 """Places that have a name; those that count calls have a number, too."""
 _TEXT: Final = re.compile(
-    r"(?P<kind>[a-z-]+)@(?P<place>[a-z]+):(?P<what>[^=]+?)(?:=(?P<amount>\d{1,12})[a-z/]*)?"
+    r"(?P<kind>[a-z-]+)@(?P<place>[a-z]+):(?P<what>[^=]+?)(?:=(?P<amount>\d{1,12})(?P<unit>[A-Za-z/]*))?"
 )
 
 
@@ -189,6 +189,10 @@ def fault_of(text: str) -> Fault:
         ) from None
     amount: str | None = match["amount"]
     place = _place_of(match["place"], match["what"])
+    unit = KINDS[kind].unit
+    if match["unit"] and match["unit"] != unit:
+        counted = f"in {unit}, as a whole number" if unit else "not at all"
+        raise UsageError(f"{text!r}: the amount of {kind} is given {counted}")
     fault = Fault.of(kind, place, None if amount is None else int(amount))
     fault.check()
     return fault
@@ -209,4 +213,5 @@ def _place_of(kind_text: str, what: str) -> Place:
     try:
         return Place(kind, int(number, 0), name)
     except ValueError:
-        raise UsageError(f"{number!r} is no number of a {kind}") from None
+        hint = ", as inspect lists them, from 0" if kind is PlaceKind.SECTION else ""
+        raise UsageError(f"{number!r} is no number of a {kind}{hint}") from None

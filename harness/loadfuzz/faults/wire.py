@@ -18,7 +18,7 @@ from errno import ECONNRESET, EIO, ETIMEDOUT
 from os import strerror
 from typing import Final, TypeAlias
 
-from loadfuzz.faults.kinds import Expectation, FaultKind, Layer, PlaceKind
+from loadfuzz.faults.kinds import CHANGES_BYTES, Expectation, FaultKind, Layer, PlaceKind
 from loadfuzz.faults.plan import Fault, FaultPlan, at_byte
 from savevm.qemufile.sources import Buffer
 
@@ -79,9 +79,6 @@ _LAST: Final[Mapping[FaultKind, Fail | End]] = {
     FaultKind.CLOSE: _END,
     FaultKind.HALF_CLOSE: End(half=True),
 }
-_CONTENT: Final = frozenset(
-    {FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.ZERO_TAIL, FaultKind.BIT_FLIP}
-)
 
 
 class _Content:
@@ -94,30 +91,26 @@ class _Content:
         self._struck = struck
         self._held = bytearray()
         self._at = 0
-        self._zeros = False
+        self._zeros: Fault | None = None
 
     def change(self, data: Buffer, *, ended: bool) -> bytes:
         """What arrives of ``data``, and of what was held back for want of more."""
-        if not self._pending and not self._held:
-            self._at += len(data)
-            return bytes(len(data)) if self._zeros else bytes(data)
         held = self._held
+        if not self._pending and not held and self._zeros is None:
+            self._at += len(data)
+            return bytes(data)
         held += data
         out = bytearray()
         while self._pending:
             fault = self._pending[-1]
-            before = fault.place.number - self._at
-            if before > 0:
-                out += self._take(before)
-            needed = _needed(fault)
-            if before > len(held) or len(held) < (1 if ended else needed):
-                break
             if fault.place.number < self._at:
                 # Another fault has eaten the place.
                 self._pending.pop()
                 continue
+            out += self._take(min(fault.place.number - self._at, len(held)))
+            if self._at < fault.place.number or len(held) < (1 if ended else _needed(fault)):
+                break
             self._pending.pop()
-            self._struck.append(fault)
             out += self._strike(fault)
         if not self._pending or ended:
             out += self._take(len(held))
@@ -127,22 +120,34 @@ class _Content:
         taken = bytes(self._held[:count])
         del self._held[:count]
         self._at += len(taken)
-        return bytes(len(taken)) if self._zeros else taken
+        zeros = self._zeros
+        if zeros is None:
+            return taken
+        nothing = bytes(len(taken))
+        if taken != nothing and zeros not in self._struck:
+            self._struck.append(zeros)
+        return nothing
 
     def _strike(self, fault: Fault) -> bytes:
+        """Carry it out; it has struck if what arrives is not what was sent."""
         amount = fault.amount
         match fault.kind:
             case FaultKind.DUPLICATE:
-                piece = self._take(amount)
-                return piece + piece
+                sent = self._take(amount)
+                arrives = sent + sent
             case FaultKind.REORDER:
                 first = self._take(amount)
-                return self._take(amount) + first
+                second = self._take(amount)
+                sent, arrives = first + second, second + first
             case FaultKind.BIT_FLIP:
-                return bytes((self._take(1)[0] ^ 1 << amount,))
+                sent = self._take(1)
+                arrives = bytes((sent[0] ^ 1 << amount,))
             case _:
-                self._zeros = True
+                self._zeros = self._zeros or fault
                 return b""
+        if sent != arrives:
+            self._struck.append(fault)
+        return arrives
 
 
 def _needed(fault: Fault) -> int:
@@ -184,8 +189,8 @@ class Injector:
             (fault for fault in faults if fault.place.kind is PlaceKind.BYTE),
             key=lambda fault: -fault.place.number,
         )
-        self._content = _Content([f for f in by_byte if f.kind in _CONTENT], self.struck)
-        self._pending = [fault for fault in by_byte if fault.kind not in _CONTENT]
+        self._content = _Content([f for f in by_byte if f.kind in CHANGES_BYTES], self.struck)
+        self._pending = [fault for fault in by_byte if fault.kind not in CHANGES_BYTES]
         self._by_read = [fault for fault in faults if fault.place.kind is PlaceKind.READ]
         self._data = bytearray()
         self._at = 0
@@ -249,10 +254,14 @@ class Injector:
         """Faults that strike before the next byte, one that makes the reader wait last."""
         due: list[Fault] = []
         while self._pending and self._pending[-1].place.number <= self._at:
+            if self._pending[-1].kind is FaultKind.SHORT_READ and not self._data:
+                return due  # there is nothing to give too little of
             due.append(self._pending.pop())
             if due[-1].kind in (FaultKind.STALL, FaultKind.EAGAIN):
                 return due
         for fault in self._by_read:
+            if fault.kind is FaultKind.SHORT_READ and not self._data:
+                continue
             if fault.place.number <= self._reads:
                 due.append(fault)
                 self._by_read.remove(fault)

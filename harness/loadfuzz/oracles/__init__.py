@@ -21,12 +21,14 @@ from loadfuzz.oracles.invariants import INVARIANTS
 from loadfuzz.oracles.no_false_reject import NO_FALSE_REJECT
 from loadfuzz.oracles.no_hang import NO_HANG
 from loadfuzz.oracles.no_leak import NO_LEAK
+from loadfuzz.oracles.promises import PROMISES
 from loadfuzz.oracles.round_trip import ROUND_TRIP
 from loadfuzz.oracles.truncation import TRUNCATION
 
 ALL: Final[tuple[Oracle, ...]] = (
     CLEAN_ERROR,
     NO_HANG,
+    PROMISES,
     ATOMIC,
     FOOTER,
     COMPLETE,
@@ -43,12 +45,12 @@ ALL: Final[tuple[Oracle, ...]] = (
 """Every built-in oracle that judges a load around which nothing goes wrong, the cheap ones
 first."""
 
-UNDER_FAULTS: Final[tuple[Oracle, ...]] = (CLEAN_ERROR, NO_HANG, ATOMIC, FAULTS)
+UNDER_FAULTS: Final[tuple[Oracle, ...]] = (CLEAN_ERROR, NO_HANG, PROMISES, ATOMIC, FAULTS)
 """Those that judge a load around which something does: the others compare with what the
 stream says, and the loader may have seen another one."""
 
 __all__ = [
     "ALL", "ATOMIC", "BOUNDED_MEMORY", "CHUNKING", "CLEAN_ERROR", "COMPLETE", "DIFFERENTIAL",
     "FAULTS", "FOOTER", "IDEMPOTENT", "INVARIANTS", "NO_FALSE_REJECT", "NO_HANG", "NO_LEAK",
-    "ROUND_TRIP", "TRUNCATION", "UNDER_FAULTS",
+    "PROMISES", "ROUND_TRIP", "TRUNCATION", "UNDER_FAULTS",
 ]  # fmt: skip

@@ -85,9 +85,9 @@ def _where(fault: Fault, document: Document) -> str:
         return f"at {fault.place.name or fault.place.kind}"
     offset = fault.place.number
     section = document.section_at(offset)
-    if section is None or section.start == offset:
+    if any(node.start == offset for node in document.root.children):
         return "between sections"
-    return "inside a section"
+    return "outside of the sections" if section is None else "inside a section"
 
 
 FAULTS: Final = Oracle(

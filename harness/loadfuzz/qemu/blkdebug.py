@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.execution import ExitKind
 from loadfuzz.qemu import qcow2
 from loadfuzz.qemu.asking import FailedError, judge_failure
 from loadfuzz.qemu.closer import status_of
@@ -59,7 +60,7 @@ class FailingStorage:
 
         Raises:
             UsageError: QEMU cannot be started so, or has no blkdebug.
-            InfraError: it cannot be spoken to, or there is no room.
+            InfraError: it cannot be spoken to, or there is no room on the disk or in memory.
         """
         try:
             shutil.copyfile(self._pristine, self._used)
@@ -76,6 +77,10 @@ class FailingStorage:
             attempt = await self._tried(peer, fault)
         except FailedError as failed:
             execution = await judge_failure(peer, failed, cpu_before_s)
+            if execution.kind is ExitKind.OUT_OF_MEMORY:
+                raise InfraError(
+                    "QEMU ended for want of memory; make room, or use a machine with less"
+                ) from failed
             attempt = StorageAttempt(fault, execution=execution)
         if attempt.held or judge(attempt):
             await self.renew()

@@ -13,6 +13,7 @@ destination whose load fails exits.
 """
 
 import asyncio
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -23,10 +24,11 @@ from loadfuzz.execution import Execution, ExitKind
 from loadfuzz.faults.kinds import FaultKind
 from loadfuzz.faults.plan import Fault, FaultPlan
 from loadfuzz.qemu.asking import FailedError, Watch, judge_ending, judge_failure
+from loadfuzz.qemu.cancelling import Cancel, Canceller
 from loadfuzz.qemu.closer import status_of
 from loadfuzz.qemu.incoming_verdicts import judge_end
 from loadfuzz.qemu.listener import progress_of, reason_of
-from loadfuzz.qemu.monitor import encode
+from loadfuzz.qemu.monitor import Reply, encode
 from loadfuzz.qemu.pace import FLOOR_S
 from loadfuzz.qemu.peers import Peer, Role
 from loadfuzz.qemu.process import REAP_DEADLINE_S, Ending
@@ -38,9 +40,6 @@ uses some of them, and a verdict takes milliseconds."""
 SETTLE_S: Final = 2.0
 """Seconds between a verdict and the run state that follows from it: QEMU says the one before
 it has done the other."""
-CANCEL_HOLD_S: Final = 0.25
-"""How long nothing passes while a source is told to cancel.  One that is about to stop its guest
-holds its main loop as long as the socket is full, and answers only when it is not."""
 GUEST_RUN_S: Final = 0.005
 """How long the guest runs before it is asked whether it still does."""
 SAID_MAX: Final = 2000
@@ -52,7 +51,6 @@ _PAUSE_MAX_S: Final = 0.02
 _QUERY: Final = encode("query-migrate")
 _STATUS: Final = encode("query-status")
 _CONT: Final = encode("cont")
-_CANCEL: Final = encode("migrate_cancel")
 RUNNING: Final = "running"
 
 
@@ -135,6 +133,7 @@ class Attempt:
         stream: what the source sent, as far as that is kept.
         source, destination: when both had a verdict.
         settled: when the operator was done.
+        cancels: those that the source was told, has heard and answered.
     """
 
     plan: FaultPlan
@@ -144,13 +143,22 @@ class Attempt:
     source: Side
     destination: Side
     settled: Settled
+    cancels: tuple[Cancel, ...] = ()
 
     @property
     def struck(self) -> tuple[Fault, ...]:
-        """What did go wrong."""
-        return self.passed.struck
+        """What did go wrong; a cancel only if the source has accepted it."""
+        accepted = (cancel.fault for cancel in self.cancels if cancel.accepted)
+        return (*self.passed.struck, *accepted)
+
+    @property
+    def lacks_memory(self) -> bool:
+        """Whether a side ended for want of memory: then nothing can be said of the rest."""
+        return Outcome.NO_MEMORY in (self.source.outcome, self.destination.outcome)
 
 
+Heard = Callable[[Sequence[Reply]], None]
+"""Gets the answers that a side still owed, fewer if its process has ended."""
 Operator = Callable[[Side, Side], Sequence[Role]]
 """Looks at source and destination, and says whom to have run: the one that is to, as a rule."""
 
@@ -191,11 +199,13 @@ async def migrate(
         InfraError: a QEMU was ended from outside, or cannot be spoken to.
     """
 
-    async def at_step(fault: Fault) -> None:
+    canceller = Canceller(source)
+
+    async def at_step(fault: Fault) -> bool:
         if fault.kind is FaultKind.CANCEL:
-            await _cancel(source)
-        elif fault.kind is FaultKind.KILL:
-            await _slay(source if strikes_source(fault) else destination)
+            await canceller.tell(fault)
+            return False  # whether it took effect may turn out later
+        return await _slay(source if strikes_source(fault) else destination)
 
     incoming = destination.incoming()
     try:
@@ -209,17 +219,25 @@ async def migrate(
     proxy = Proxy(outgoing, incoming, plan, at_step)
     passed = await proxy.run()
     arrived = await verdict_of(destination, autostart=autostart)
-    left = await verdict_of(source)
+    left = await verdict_of(source, heard=canceller.hear)
     # The destination is asked first and once more: if it runs, and the source does when it is
     # asked behind that, both do.
     arrived = await _refreshed(destination, arrived)
     left = await _refreshed(source, left)
     settled = await _operate(source, destination, tuple(operator(left, arrived)))
-    return Attempt(plan, autostart, passed, proxy.watch.recorded(), left, arrived, settled)
+    return Attempt(
+        plan, autostart, passed, proxy.watch.recorded(), left, arrived, settled,
+        tuple(canceller.heard),
+    )  # fmt: skip
 
 
-async def verdict_of(peer: Peer, *, autostart: bool = False) -> Side:
+async def verdict_of(peer: Peer, *, autostart: bool = False, heard: Heard | None = None) -> Side:
     """Wait until a side has a verdict, and for what follows from it.
+
+    Args:
+        peer: the side.
+        autostart: it was started so.
+        heard: gets the answers that it still owed.
 
     Raises:
         InfraError: it was ended from outside, or cannot be spoken to.
@@ -231,8 +249,10 @@ async def verdict_of(peer: Peer, *, autostart: bool = False) -> Side:
     pause_s = _PAUSE_MIN_S
     settled_s: float | None = None
     try:
-        await watch.answers(peer.owed)
+        owed = await watch.answers(peer.owed)
         peer.owed = 0
+        if heard is not None:
+            heard(owed)
         while True:  # until there is a verdict that has settled, or as long as Watch lets it
             peer.monitor.send(_QUERY, _STATUS)
             progress, status = await watch.answers(2)
@@ -287,21 +307,23 @@ async def _refreshed(peer: Peer, side: Side) -> Side:
 # -- what is done to them ----------------------------------------------------------------------
 
 
-async def _cancel(source: Peer) -> None:
-    """Have the source cancel, if it still can hear that."""
-    if source.killed:
-        return
-    source.monitor.send(_CANCEL)
-    source.owed += 1
-    if await source.monitor.wait(source.owed, CANCEL_HOLD_S):
-        source.monitor.replies(source.owed)
-        source.owed = 0
+async def _slay(peer: Peer) -> bool:
+    """Kill it; False if it had ended by itself, so that its end is still its own.
 
-
-async def _slay(peer: Peer) -> None:
-    peer.killed = True
+    Raises:
+        InfraError: it does not die.
+    """
     peer.process.kill()
-    await peer.process.wait(REAP_DEADLINE_S)
+    code = await peer.process.wait(REAP_DEADLINE_S)
+    if code is None:
+        raise InfraError(
+            f"the {peer.role} cannot be killed; it hangs in the kernel, probably on a dead disk "
+            "or network file system"
+        )
+    if code != -signal.SIGKILL:
+        return False
+    peer.killed = True
+    return True
 
 
 async def _operate(source: Peer, destination: Peer, told: tuple[Role, ...]) -> Settled:
@@ -327,9 +349,15 @@ async def _run(peer: Peer) -> str:
     """Have a guest run; why it does not, "" if it does."""
     if peer.killed:
         return f"the {peer.role} was killed"
+    cpu_before_s = peer.clock.now_s()
     try:
         started, status = await peer.ask(_CONT, _STATUS)
     except FailedError as failed:
+        side = await _ended(peer, failed, cpu_before_s)
+        if side.outcome is Outcome.NO_MEMORY:
+            raise InfraError(
+                f"the {peer.role} ended over cont for want of memory; make room, or use less"
+            ) from failed
         return f"the {peer.role} {'hangs' if failed.seen else 'died'} over cont"
     if started.error:
         return f"the {peer.role} refuses to run: {started.error}"

@@ -6,7 +6,7 @@ with fresh processes on both sides, and written as a finding with its plan: the 
 strikes at the same places, though what the guest does meanwhile is never quite the same.
 """
 
-import contextlib
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,12 +19,15 @@ from loadfuzz.faults.plan import NO_FAULTS, FaultPlan
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import STREAM_SIZE_MAX, Input
 from loadfuzz.qemu.asking import FailedError
+from loadfuzz.qemu.confirming import RERUNS, confirm, news
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.migration import Attempt, Operator, Outcome, careful, migrate
+from loadfuzz.qemu.migration_account import account
 from loadfuzz.qemu.migration_plans import Shape, draw
 from loadfuzz.qemu.monitor import encode
 from loadfuzz.qemu.one_runner import Hazard, execution_of, hazard_of, judge, judge_retry
 from loadfuzz.qemu.peers import Peer, Peers, Role, peers
+from loadfuzz.qemu.proxy import PASSING_MAX_S, Ended
 from loadfuzz.qemu.section_watch import RECORD_MAX
 from loadfuzz.repro.folder import write_finding
 from loadfuzz.rng import Rng
@@ -34,8 +37,6 @@ COUNT_MAX: Final = 1_000_000
 """Migrations of one run: a week of them."""
 SOURCE_USES_MAX: Final = 64
 """Migrations of one source: enough for what piles up to show, and then a fresh one."""
-RERUNS: Final = 3
-"""How often what broke a promise is tried again."""
 FINDINGS_MAX: Final = 64
 """Findings of different signatures that are kept: with more, something else is wrong."""
 _CONT: Final = encode("cont")
@@ -128,6 +129,12 @@ class Tally:
         """How often each hazard showed."""
         return Counter(row.hazard for row in self.rows if row.hazard)
 
+    @property
+    def struck(self) -> int:
+        """Migrations that a fault has struck; of the others it came too late, or its place
+        never."""
+        return sum(bool(row.struck) for row in self.rows)
+
 
 async def run(settings: Settings, folder: Path, tally: Tally, clock: Clock | None = None) -> None:
     """Migrate again and again.
@@ -183,6 +190,11 @@ class _Runner:
                 f"section footers, or more than {RECORD_MAX >> 20} MiB; use a machine type newer "
                 "than 2.3 and less memory"
             )
+        if attempt.passed.ended is Ended.ENDLESS:
+            raise UsageError(
+                f"{name} does not come to the end of its migration within {PASSING_MAX_S:.0f} s: "
+                "its guest changes its memory faster than that passes; use one that does less"
+            )
         broken = judge(attempt)
         if broken:
             raise UsageError(
@@ -204,10 +216,9 @@ class _Runner:
             if len(self._tally.skipped) > 1 + number // 2:
                 raise
             return
-        for violation in violations:
-            await self._report(number, attempt, violation)
         hazard = hazard_of(attempt)
         self._tally.add(_row(number, attempt, hazard, violations, retried=retried))
+        await self._report(number, attempt, violations)
 
     async def _judged(self, plan: FaultPlan) -> tuple[Attempt, tuple[Violation, ...], bool]:
         attempt = await self._migrate(plan)
@@ -233,7 +244,7 @@ class _Runner:
         destination = await self._crew.take(Role.DESTINATION)
         try:
             self._crew.refill()
-            return await migrate(
+            attempt = await migrate(
                 self._source,
                 destination,
                 plan,
@@ -242,6 +253,11 @@ class _Runner:
             )
         finally:
             await self._crew.give_back(destination)
+        if attempt.lacks_memory:
+            raise InfraError(
+                "a QEMU ended for want of memory; make room, or use a machine with less"
+            )
+        return attempt
 
     async def _keep(self, attempt: Attempt) -> None:
         """Have the source run again, as if the guest had not gone over; or let go of it."""
@@ -263,34 +279,39 @@ class _Runner:
             source, self._source = self._source, None
             await self._crew.give_back(source)
 
-    async def _report(self, number: int, attempt: Attempt, violation: Violation) -> None:
-        """Try it again, and keep it."""
+    async def _report(
+        self, number: int, attempt: Attempt, violations: tuple[Violation, ...]
+    ) -> None:
+        """Try it again, and keep what is new."""
         found = self._tally.findings
-        signature = violation.signature
-        if signature in found or len(found) >= FINDINGS_MAX:
-            return
-        again = 0
-        for _ in range(RERUNS):
-            with contextlib.suppress(InfraError):
-                _, violations, _ = await self._judged(attempt.plan)
-                again += any(_is_like(other, violation) for other in violations)
-            await self._drop()
-        finding = Finding(
-            target=self._settings.target,
-            input=Input(attempt.stream[:STREAM_SIZE_MAX], faults=attempt.plan),
-            violation=violation,
-            execution=execution_of(attempt),
-            seed=self._settings.seed,
-            executions=number,
-            reliability=(again, RERUNS),
-        )
-        found[signature] = (finding, self._write(finding, attempt))
+
+        async def again() -> tuple[Violation, ...]:
+            try:
+                return (await self._judged(attempt.plan))[1]
+            finally:
+                await self._drop()
+
+        def keep(violation: Violation, reliability: tuple[int, int]) -> None:
+            finding = Finding(
+                target=self._settings.target,
+                input=Input(attempt.stream[:STREAM_SIZE_MAX], faults=attempt.plan),
+                violation=violation,
+                execution=execution_of(attempt),
+                seed=self._settings.seed,
+                executions=number,
+                reliability=reliability,
+                again=_command(self._settings, attempt.plan),
+            )
+            found[violation.signature] = (finding, "")  # told even if it cannot be written
+            found[violation.signature] = (finding, self._write(finding, attempt))
+
+        await confirm(news(violations, found, FINDINGS_MAX - len(found)), again, _is_like, keep)
 
     def _write(self, finding: Finding, attempt: Attempt) -> str:
         out = self._settings.out
         if out is None:
             return ""
-        extra = {"migration.txt": _account(finding, attempt, autostart=attempt.autostart).encode()}
+        extra = {"migration.txt": account(finding, attempt).encode()}
         try:
             out.mkdir(parents=True, exist_ok=True)
             place = write_finding(out, finding, extra)
@@ -327,27 +348,8 @@ def _row(
     )
 
 
-def _account(finding: Finding, attempt: Attempt, *, autostart: bool) -> str:
-    """``migration.txt``: what happened on both sides, and how to have it again."""
-    mode = " --autostart" if autostart else ""
-    passed, settled = attempt.passed, attempt.settled
-    lines = [
-        f"loadfuzz migrate '{finding.target}' --plan '{attempt.plan}'{mode} --count {RERUNS}",
-        "",
-        f"struck       {' '.join(map(str, attempt.struck)) or 'nothing'}",
-        f"passed       {passed.delivered} of {passed.sent} bytes; {passed.ended.value}",
-        f"state ends   behind byte {passed.state_end or '(not reached)'}",
-        f"source       {attempt.source.outcome}, {attempt.source.state or 'gone'}",
-        *_indented(attempt.source.said),
-        f"destination  {attempt.destination.outcome}, {attempt.destination.state or 'gone'}",
-        *_indented(attempt.destination.said),
-        f"told to run  {', '.join(settled.told) or 'nobody'}",
-        f"running      {', '.join(settled.running) or 'nobody'}",
-        *_indented(settled.said),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _indented(text: str) -> list[str]:
-    return [f"             {line}" for line in text.splitlines()]
+def _command(settings: Settings, plan: FaultPlan) -> str:
+    """What to type to have it again."""
+    words = ["loadfuzz", "migrate", settings.target, "--plan", str(plan)]
+    words += ["--autostart"] if settings.autostart else []
+    return shlex.join([*words, "--count", str(RERUNS)])

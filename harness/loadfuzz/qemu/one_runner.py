@@ -25,6 +25,13 @@ killed       the source is told to run
 - ``GUEST_KILLED``: the fault has killed the only one who had the guest.
 - ``DAMAGE_UNNOTICED``: bits were flipped, pieces repeated or swapped, and both are content: a
   stream has no checksum.  A zero where a section should begin even ends it, ``DAMAGE_ENDED``.
+- ``CANCEL_TOO_LATE``: the source was told to cancel when it was done already.  QEMU says
+  success to that, too, and does nothing (``migrate_fd_cancel`` in migration/migration.c).
+- ``NOT_CONVERGED``: the guest changes its memory faster than that passes; we closed the
+  connection (:data:`~loadfuzz.qemu.proxy.PASSING_MAX_S`).
+
+Of an attempt in which a side ended for want of memory nothing is said at all: that is the
+machine under us.
 
 Everything else that breaks the promises of :data:`PROMISES` is a violation.
 """
@@ -34,7 +41,7 @@ from enum import StrEnum
 from typing import Final
 
 from loadfuzz.execution import Depth, Execution, ExitKind, Refusal
-from loadfuzz.faults.kinds import Expectation, FaultKind
+from loadfuzz.faults.kinds import CHANGES_BYTES, Expectation, FaultKind
 from loadfuzz.faults.plan import FaultPlan
 from loadfuzz.findings import Violation
 from loadfuzz.qemu.migration import Attempt, Outcome, Side
@@ -47,6 +54,7 @@ NO_HANG: Final = "no-hang"
 TRUNCATION: Final = "truncation"
 MUST_NOT_MATTER: Final = "must-not-matter"
 RETRY: Final = "retry"
+CANCEL: Final = "cancel"
 
 PROMISES: Final = (
     (ONE_RUNNER, "the guest runs on one side; on none only where a fault killed it"),
@@ -54,14 +62,10 @@ PROMISES: Final = (
     (NO_HANG, "both sides come to a verdict once the connection is closed"),
     (TRUNCATION, "a destination completes only with the whole state"),
     (MUST_NOT_MATTER, "silence below the deadline and small pieces change nothing"),
+    (CANCEL, "a cancel is accepted before the migration is over, and then ends it"),
     (RETRY, "after a failure the source migrates again, and completes"),
 )
 """What is promised, by oracle."""
-
-CONTENT: Final = frozenset(
-    {FaultKind.BIT_FLIP, FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.ZERO_TAIL}
-)
-"""Faults that change the bytes."""
 
 
 class Hazard(StrEnum):
@@ -73,6 +77,8 @@ class Hazard(StrEnum):
     GUEST_KILLED = "guest-killed"
     DAMAGE_UNNOTICED = "damage-unnoticed"
     DAMAGE_ENDED = "damage-ended"
+    CANCEL_TOO_LATE = "cancel-too-late"
+    NOT_CONVERGED = "not-converged"
 
 
 MEANINGS: Final[Mapping[Hazard, str]] = {
@@ -82,12 +88,21 @@ MEANINGS: Final[Mapping[Hazard, str]] = {
     Hazard.GUEST_KILLED: "the only one who had the guest was killed",
     Hazard.DAMAGE_UNNOTICED: "what was changed under way was loaded",
     Hazard.DAMAGE_ENDED: "what was changed ended the stream too early",
+    Hazard.CANCEL_TOO_LATE: "the source was told to cancel when it was done",
+    Hazard.NOT_CONVERGED: "the source always had more to send; we closed the connection",
 }
 """The same in a few words."""
 
 
 def hazard_of(attempt: Attempt) -> Hazard | None:
     """The known hazard that a migration has shown, if it has."""
+    if attempt.lacks_memory:
+        return None
+    return _hazard_of_pair(attempt) or _hazard_of_course(attempt)
+
+
+def _hazard_of_pair(attempt: Attempt) -> Hazard | None:
+    """What the two verdicts show together."""
     left, arrived = attempt.source.outcome, attempt.destination.outcome
     if attempt.source.runs and attempt.destination.runs:
         return Hazard.BOTH_RAN if _excuses_both(attempt) else None
@@ -103,12 +118,25 @@ def hazard_of(attempt: Attempt) -> Hazard | None:
     return Hazard.GUEST_KILLED if left is Outcome.KILLED else None
 
 
+def _hazard_of_course(attempt: Attempt) -> Hazard | None:
+    """What else went as it should not, where the verdicts show nothing."""
+    if attempt.passed.ended is Ended.ENDLESS:
+        return Hazard.NOT_CONVERGED
+    if any(cancel.late for cancel in attempt.cancels):
+        return Hazard.CANCEL_TOO_LATE
+    return None
+
+
 def judge(attempt: Attempt) -> tuple[Violation, ...]:
-    """Every promise that a migration has broken, the gravest first."""
+    """Every promise that a migration has broken, the gravest first; none where a side ended
+    for want of memory."""
+    if attempt.lacks_memory:
+        return ()
     return (
         *_lost_or_doubled(attempt),
         *_ran_untold(attempt),
         *_bad_ends(attempt),
+        *_cancelled_for_nothing(attempt),
         *_incomplete(attempt),
         *_mattered(attempt),
     )
@@ -117,7 +145,7 @@ def judge(attempt: Attempt) -> tuple[Violation, ...]:
 def judge_retry(first: Attempt, again: Attempt) -> tuple[Violation, ...]:
     """Promises broken by a migration without faults that followed a failed one."""
     broken = judge(again)
-    if broken or _both_completed(again):
+    if broken or _both_completed(again) or _has_no_answer(again):
         return broken
     return (
         Violation(
@@ -198,6 +226,27 @@ def _bad_ends(attempt: Attempt) -> Iterator[Violation]:
         )
 
 
+def _cancelled_for_nothing(attempt: Attempt) -> Iterator[Violation]:
+    for cancel in attempt.cancels:
+        if cancel.ignored:
+            yield Violation(
+                CANCEL,
+                "a migration that is told to cancel goes on",
+                "it is cancelling, or was over before",
+                f"behind [{cancel.fault}]: {cancel.error or cancel.state or 'no state'}; "
+                f"{_pair(attempt)}",
+                "ignored",
+            )
+        elif cancel.accepted and attempt.source.outcome is Outcome.COMPLETED:
+            yield Violation(
+                CANCEL,
+                "a migration that was cancelled completes",
+                "the source ends as cancelled or failed",
+                f"{cancel.state} behind [{cancel.fault}]; {_pair(attempt)}",
+                "completed",
+            )
+
+
 def _incomplete(attempt: Attempt) -> Iterator[Violation]:
     done = attempt.destination.outcome is Outcome.COMPLETED
     if done and not attempt.passed.whole_state and not _is_damaged(attempt):
@@ -214,6 +263,8 @@ def _mattered(attempt: Attempt) -> Iterator[Violation]:
     # By what did happen: a fault beyond the stream's end is none.
     expected = FaultPlan(attempt.struck).expectation
     if expected is not Expectation.MUST_NOT_MATTER or _both_completed(attempt):
+        return
+    if attempt.passed.ended is Ended.ENDLESS:
         return
     yield Violation(
         MUST_NOT_MATTER,
@@ -238,7 +289,12 @@ def _excuses_both(attempt: Attempt) -> bool:
 
 
 def _is_damaged(attempt: Attempt) -> bool:
-    return any(fault.kind in CONTENT for fault in attempt.struck)
+    return any(fault.kind in CHANGES_BYTES for fault in attempt.struck)
+
+
+def _has_no_answer(attempt: Attempt) -> bool:
+    """Whether it came to its end for a reason that is none of QEMU's."""
+    return attempt.lacks_memory or attempt.passed.ended is Ended.ENDLESS
 
 
 def _is_killed(attempt: Attempt) -> bool:

@@ -62,6 +62,13 @@ WAITED_MAX_S: Final = 1.0
 SILENT_MAX_S: Final = 20.0
 """How long a source may send nothing, or a destination take nothing, before the connection is
 closed: neither waits for anything but us."""
+PASSING_MAX_S: Final = 60.0
+"""Real seconds of a whole migration, counted between pieces: a guest that changes its memory
+faster than that passes would go on for ever.  One that comes to an end takes milliseconds to a
+second here, and all silences another (:data:`WAITED_MAX_S`)."""
+SENT_MAX: Final = 1 << 30
+"""Bytes of a whole migration: many times the memory of any machine that is known until its end
+(``RECORD_MAX`` in :mod:`.section_watch`), so one that sends more does not converge."""
 _MARK: Final = b"\0"
 """What is put into our end so that it is never empty."""
 
@@ -73,6 +80,7 @@ class Ended(StrEnum):
     BROKEN = "a fault did"
     REFUSED = "the destination closed it"
     SILENT = "neither went on"
+    ENDLESS = "the source always had more to send"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class Passed:
     Attributes:
         ended: how it ended.
         struck: faults that happened: those of the connection in order, then those of the
-            processes.
+            processes that took effect at once.
         sent: bytes of the source.
         delivered: bytes that the destination got.
         sections: offsets of the sections in what was sent.
@@ -103,8 +111,8 @@ class Passed:
         return bool(self.state_end) and self.delivered >= self.state_end
 
 
-AtStep = Callable[[Fault], Awaitable[None]]
-"""Carries out a fault of a process, while nothing passes."""
+AtStep = Callable[[Fault], Awaitable[bool]]
+"""Carries out a fault of a process, while nothing passes; whether it has taken effect."""
 
 
 def pair(*, marked: bool = False) -> tuple[socket.socket, socket.socket]:
@@ -160,6 +168,7 @@ class Proxy:
         self._steps = sorted(steps, key=lambda fault: -fault.place.number)
         self._struck: list[Fault] = []
         self._waited_s = 0.0
+        self._until_s = 0.0
         self._placed = 0
         self._held = bytearray()
 
@@ -168,6 +177,7 @@ class Proxy:
 
         Cancellation closes the connection.
         """
+        self._until_s = asyncio.get_running_loop().time() + PASSING_MAX_S
         with self._source, self._destination:
             ended = await self._pump()
         return Passed(
@@ -180,7 +190,7 @@ class Proxy:
         )
 
     async def _pump(self) -> Ended:
-        while True:  # each turn passes on, takes, waits within WAITED_MAX_S, or ends
+        while not self._is_too_much():  # each turn passes on, takes, waits or ends
             room = await self._do_steps()
             match self._injector.pull(room):
                 case Deliver(data):
@@ -197,6 +207,11 @@ class Proxy:
                 case Dry():
                     if not await self._take():
                         return Ended.SILENT
+        return Ended.ENDLESS
+
+    def _is_too_much(self) -> bool:
+        """Whether it has gone on for so long that no end is to be expected."""
+        return self.watch.size >= SENT_MAX or asyncio.get_running_loop().time() >= self._until_s
 
     async def _take(self) -> bool:
         """What the source sends next; False when it sends nothing for too long."""
@@ -261,6 +276,8 @@ class Proxy:
             self._destination.shutdown(socket.SHUT_WR)
         while data := await self._receive():
             self.watch.feed(data)
+            if self._is_too_much():
+                return Ended.ENDLESS
         self.watch.finish()
         if data is None:
             return Ended.SILENT
@@ -287,8 +304,8 @@ class Proxy:
             await self._do(self._steps.pop())
 
     async def _do(self, fault: Fault) -> None:
-        self._struck.append(fault)
-        await self._at_step(fault)
+        if await self._at_step(fault):
+            self._struck.append(fault)
 
 
 def _offset(fault: Fault) -> int:

@@ -26,6 +26,14 @@ _AFTER: Final = {
     Operation.DELETE: frozenset({OTHER}),
 }
 """Snapshots that there are when it went well."""
+LEFT: Final[Mapping[Operation, frozenset[frozenset[str]]]] = {
+    Operation.LOAD: frozenset({_BEFORE}),
+    Operation.SAVE: frozenset({_BEFORE, _BEFORE | {FRESH}}),
+    Operation.OVERWRITE: frozenset({_BEFORE, frozenset({OTHER})}),
+    Operation.DELETE: frozenset({_BEFORE, frozenset({OTHER})}),
+}
+"""Snapshots that there may be when it was refused: as before or as after, and where one is to be
+replaced neither the old nor the new, since ``save_snapshot`` deletes the old one first."""
 _MUST_FAIL: Final = frozenset({(Operation.LOAD, "vmstate_load"), (Operation.SAVE, "vmstate_save")})
 """What cannot go well if its first occurrence fails: it has nothing else to read or write."""
 
@@ -120,7 +128,7 @@ def _broken(attempt: StorageAttempt) -> Iterator[tuple[str, str, str, str]]:
             yield STORAGE, "that is not said", "an error", "success"
         if attempt.names != after:
             yield STORAGE, "not done, and that is not said", ", ".join(sorted(after)), names
-    elif attempt.names not in (after, _BEFORE, _BEFORE - {VICTIM}):
+    elif attempt.names not in LEFT[fault.operation]:
         yield STORAGE, "wrong snapshots are left", ", ".join(sorted(_BEFORE)), names
     if attempt.saved:
         yield STORAGE, "what was saved does not load", "it loads", attempt.saved

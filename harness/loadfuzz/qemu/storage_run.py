@@ -1,5 +1,6 @@
 """All faults of :mod:`.storage_faults` on one machine: rows, hazards, findings."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from loadfuzz.inputs import Input
 from loadfuzz.qemu.blkdebug import FailingStorage
 from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.capture import capture
+from loadfuzz.qemu.confirming import confirm, news
 from loadfuzz.qemu.instance import place_for
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.peers import peers
@@ -21,8 +23,6 @@ from loadfuzz.qemu.storage_oracle import StorageAttempt, execution_of, hazards_o
 from loadfuzz.repro.folder import write_finding
 from loadfuzz.storage import explain
 
-RERUNS: Final = 3
-"""How often what broke a promise is tried again."""
 FINDINGS_MAX: Final = 256
 """Findings of different signatures that are kept: more than there are events."""
 IMAGES: Final = 4
@@ -150,41 +150,50 @@ async def _one(
             raise
         return
     violations = judge(attempt)
-    for violation in violations:
-        await _report(settings, storage, attempt, violation, stream, tally)
     hazards = tuple(hazard.value for hazard in hazards_of(attempt))
     signatures = tuple(violation.signature for violation in violations)
     row = StorageRow(str(fault), attempt.answer, attempt.state, hazards, signatures)
     tally.rows.append(row)
     tally.tell(row)
+    await _report(settings, storage, attempt, violations, stream, tally)
 
 
 async def _report(
     settings: StorageSettings,
     storage: FailingStorage,
     attempt: StorageAttempt,
-    violation: Violation,
+    violations: tuple[Violation, ...],
     stream: bytes,
     tally: StorageTally,
 ) -> None:
-    """Try it again, and keep it."""
-    signature = violation.signature
-    if signature in tally.findings or len(tally.findings) >= FINDINGS_MAX:
-        return
-    again = 0
-    for _ in range(RERUNS):
+    """Try it again, and keep what is new."""
+    found = tally.findings
+    number = len(tally.rows) - 1
+    words = ["loadfuzz", "migrate", settings.target, "--storage", "--only", str(attempt.fault)]
+
+    async def again() -> tuple[Violation, ...]:
         await storage.renew()
-        repeated = judge(await storage.attempt(attempt.fault))
-        again += any(other.signature == signature for other in repeated)
-    finding = Finding(
-        target=settings.target,
-        input=Input(stream, faults=attempt.fault.plan),
-        violation=violation,
-        execution=execution_of(attempt),
-        executions=len(tally.rows),
-        reliability=(again, RERUNS),
-    )
-    tally.findings[signature] = (finding, _write(settings, finding, attempt))
+        return judge(await storage.attempt(attempt.fault))
+
+    def keep(violation: Violation, reliability: tuple[int, int]) -> None:
+        finding = Finding(
+            target=settings.target,
+            input=Input(stream, faults=attempt.fault.plan),
+            violation=violation,
+            execution=execution_of(attempt),
+            executions=number,
+            reliability=reliability,
+            again=shlex.join(words),
+        )
+        found[violation.signature] = (finding, "")  # told even if it cannot be written
+        found[violation.signature] = (finding, _write(settings, finding, attempt))
+
+    fresh = news(violations, found, FINDINGS_MAX - len(found))
+    await confirm(fresh, again, _is_same, keep)
+
+
+def _is_same(one: Violation, other: Violation) -> bool:
+    return one.signature == other.signature
 
 
 def _write(settings: StorageSettings, finding: Finding, attempt: StorageAttempt) -> str:
@@ -192,7 +201,7 @@ def _write(settings: StorageSettings, finding: Finding, attempt: StorageAttempt)
         return ""
     names = "cannot be read" if attempt.names is None else ", ".join(sorted(attempt.names))
     lines = [
-        f"loadfuzz migrate '{settings.target}' --storage --only '{attempt.fault}'",
+        finding.again,
         "",
         f"QEMU said   {attempt.answer or '(success)'}",
         f"guest       {attempt.state}",

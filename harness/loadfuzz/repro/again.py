@@ -71,7 +71,8 @@ class Run:
         depth: how deep it came.
         text: of the refusal or escape, "" when accepted.
         violations: what the oracles said.
-        faults: oracles that failed, which says nothing about the target.
+        failures: oracles that failed, which says nothing about the target.
+        struck: the faults of the input that did happen.
     """
 
     number: int
@@ -79,7 +80,8 @@ class Run:
     depth: Depth
     text: str
     violations: tuple[Violation, ...]
-    faults: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    struck: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +112,25 @@ def run_once(
     trial = InProcessExecutor(target, watchdog).execute(item)
     last_input.loaded()
     violations: list[Violation] = []
-    faults: list[str] = []
+    failures: list[str] = []
+    try:
+        struck = tuple(map(str, trial.struck()))
+    except SubjectError as error:
+        struck = ()
+        failures.append(str(error))
     for oracle in UNDER_FAULTS if item.faults else ALL:
         try:
             violation = _ask(oracle, trial)
         except Exception as error:
-            faults.append(f"oracle {oracle.name}: {type(error).__name__}: {error}")
+            failures.append(f"oracle {oracle.name}: {type(error).__name__}: {error}")
             continue
         if violation is not None:
             violations.append(violation)
     execution = trial.execution
     text = _text_of(execution)
-    return Run(number, execution.kind, execution.depth, text, tuple(violations), tuple(faults))
+    return Run(
+        number, execution.kind, execution.depth, text, tuple(violations), tuple(failures), struck
+    )
 
 
 def _text_of(execution: Execution) -> str:
@@ -151,6 +160,8 @@ def run_all(request: Request, channel: Channel) -> None:
         try:
             asyncio.run(_run_remote(request, item, target, channel))
         except UsageError as error:
+            if item.faults:
+                raise
             # That it cannot be started is no fault of what was typed alone.
             raise InfraError(str(error)) from error
         return
@@ -173,6 +184,12 @@ async def _run_remote(
     request: Request, item: Input, target: RemoteTarget, channel: Channel
 ) -> None:
     """The same where the loader has a process of its own: a fresh one for each run."""
+    if item.faults:
+        raise UsageError(
+            f"{request.target} is given whole streams: no fault can strike around them. Sweep one "
+            f"that changes bytes ('loadfuzz sweep {request.target} --fault truncate'), or see "
+            "'loadfuzz migrate --help'"
+        )
     streams = (*item.before, item.stream)
     async with target.executor(Path(request.folder), request.load_timeout_s) as executor:
         for number in range(request.first, request.last):

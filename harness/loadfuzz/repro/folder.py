@@ -102,6 +102,7 @@ class Manifest:
         earlier: of the files ``before-1`` and so on.
         faults: what went wrong meanwhile.
         fault_words: the same for people.
+        again: the command that shows it where ``loadfuzz replay`` cannot.
     """
 
     format_version: int
@@ -124,6 +125,7 @@ class Manifest:
     earlier: tuple[EarlierStream, ...] = ()
     faults: FaultPlan = NO_FAULTS
     fault_words: tuple[str, ...] = ()
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def write_finding(
     place = Path("findings", folder_name(finding.signature))
     name, fitted_to = split(finding.target)
     manifest = Manifest(
-        format_version=_version_for(finding.input),
+        format_version=_version_for(finding),
         loadfuzz=__version__,
         # The folder must be good anywhere: it has its own copy of that stream.
         target=f"{name}{SEPARATOR}{MACHINE}" if fitted_to else name,
@@ -192,6 +194,7 @@ def write_finding(
         ),
         faults=finding.input.faults,
         fault_words=finding.fault_words,
+        again=finding.again,
     )
     report = write_report(finding, str(out / place), SCRIPT if SCRIPT in extra else "")
     files = {
@@ -213,11 +216,11 @@ def write_finding(
     return str(place) if write_folder_once(out / place, files, executable=scripts) else None
 
 
-def _version_for(item: Input) -> int:
+def _version_for(finding: Finding) -> int:
     """The oldest version of this tool's format that can say all of it."""
-    if item.faults:
+    if finding.input.faults or finding.again:
         return FORMAT_VERSION
-    return FORMAT_OF_SEQUENCE if item.before else FORMAT_OF_ONE
+    return FORMAT_OF_SEQUENCE if finding.input.before else FORMAT_OF_ONE
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -273,6 +276,7 @@ def read_finding(folder: Path) -> Finding:
         load_timeout_s=manifest.load_timeout_s,
         earlier=earlier,
         fault_words=manifest.fault_words,
+        again=manifest.again,
     )
 
 

@@ -58,11 +58,14 @@ def write_report(finding: Finding, folder: str, script: str = "") -> str:
     lines += ["", "What the loader did", "", *_execution(finding.execution)]
     lines += _before(finding)
     lines += ["", "What was changed", "", *_mutations(finding)]
-    lines += [
-        "", "To see it again", "",
-        f"   {replay_command(folder)}",
-        f"   {replay_command('.')}     (in this folder, wherever it is now)",
-    ]  # fmt: skip
+    lines += ["", "To see it again", ""]
+    if finding.again:
+        lines.append(f"   {finding.again}")
+    else:
+        lines += [
+            f"   {replay_command(folder)}",
+            f"   {replay_command('.')}     (in this folder, wherever it is now)",
+        ]
     if script:
         lines.append(f"   sh {shlex.quote(script)}     (here too, and without loadfuzz)")
     lines.append("")

@@ -5,7 +5,7 @@ Operators that know of fields then change one number of one attempt, and a repor
 
 from typing import Final
 
-from loadfuzz.simulation.scenario import (
+from loadfuzz.simulation.spelling import (
     ACTS,
     ATTEMPT_BYTES,
     ATTEMPTS_MAX,

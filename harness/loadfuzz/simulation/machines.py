@@ -153,7 +153,8 @@ class Stable:
 
     Attributes:
         parts: those of the present story.
-        device_bytes: what the devices of each kind take in a stream, as far as was asked.
+        device_bytes: what the devices of each kind take in a stream at most, as far as was
+            asked: subsections that come and go make them a fifth larger.
     """
 
     __slots__ = ("_plant", "_slots", "_twins", "device_bytes", "parts")
@@ -175,7 +176,7 @@ class Stable:
         if slots is None:
             slots = self._slots[kind] = [self._build(kind, self.parts) for _ in range(SLOTS)]
         if kind not in self.device_bytes:
-            self.device_bytes[kind] = _device_bytes(self.twin(kind).machine)
+            self.device_bytes[kind] = _device_bytes(self.twin(kind).machine) * 5 // 4
         return slots
 
     def twin(self, kind: str) -> Slot:

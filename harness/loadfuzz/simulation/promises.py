@@ -164,7 +164,7 @@ def downtime(move: Move, device_bytes: int) -> Violation | None:
 
     Args:
         move: the attempt.
-        device_bytes: what the machine's devices take in a stream.
+        device_bytes: what the machine's devices take in a stream at most.
     """
     attempt, link = move.attempt, move.attempt.link
     if not (move.loaded and move.sent and move.left_alone) or move.pipe.struck or move.done:

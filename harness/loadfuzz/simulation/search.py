@@ -7,8 +7,10 @@ from typing import Final
 from loadfuzz.findings import Violation
 from loadfuzz.rng import Rng
 from loadfuzz.simulation.machines import Parts, Stable
-from loadfuzz.simulation.scenario import MAGIC, SCHEDULE_AT, Scenario, decode
-from loadfuzz.simulation.world import Story, World
+from loadfuzz.simulation.scenario import Scenario
+from loadfuzz.simulation.spelling import MAGIC, SCHEDULE_AT, decode
+from loadfuzz.simulation.story import Story
+from loadfuzz.simulation.world import World
 
 SCHEDULE_BYTES: Final = 24
 """Decisions of the schedule that are drawn one by one; a story has some ten to some hundred,

@@ -11,11 +11,9 @@ The guest is one task that lets every machine run for a moment that runs at all,
 running machines are two running guests.
 """
 
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import replace
 from typing import Final
 
-from loadfuzz.faults.plan import Fault
 from loadfuzz.findings import Violation
 from loadfuzz.simulation import promises
 from loadfuzz.simulation.choices import ByteChoices
@@ -23,8 +21,9 @@ from loadfuzz.simulation.guest import tick
 from loadfuzz.simulation.machines import Stable
 from loadfuzz.simulation.operator import Operator
 from loadfuzz.simulation.process import Move, Process
-from loadfuzz.simulation.scenario import CLEAN, Act, Attempt, Deed, Scenario
+from loadfuzz.simulation.scenario import CLEAN, Act, Attempt, Scenario
 from loadfuzz.simulation.scheduler import Gate, Scheduler, StuckError
+from loadfuzz.simulation.story import Ending, Happening, Story
 from savevm.machine import RunState
 from savevm.trace import Trace
 
@@ -35,55 +34,6 @@ LAST_TICKS: Final = 2
 """Ticks at the end of a story: the guest does run."""
 EVENTS_MAX: Final = 1 << 16
 """Events that are remembered of a story."""
-
-Happening = tuple[int, str, str, int]
-"""Virtual nanoseconds, who, what, and a number that goes with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended.
-
-    Attributes:
-        source, destination: their migration status, or ``killed``.
-        source_error, destination_error: why they failed, where they did.
-        struck: the transport faults that happened.
-        done: the acts that were done.
-        steps: how often either side ran.
-        both: both completed: the destination has the guest.
-    """
-
-    source: str
-    destination: str
-    source_error: str
-    destination_error: str
-    struck: tuple[Fault, ...]
-    done: tuple[Act, ...]
-    steps: int
-    both: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """What happened.
-
-    Attributes:
-        endings: of every attempt, in order.
-        violations: at most one: the first ends the story.
-        lost: a kill has cost the guest.
-        events: everything, in order.
-    """
-
-    endings: tuple[Ending, ...]
-    violations: tuple[Violation, ...]
-    lost: bool
-    events: tuple[Happening, ...]
-
-    @property
-    def digest(self) -> str:
-        """Of all that happened: equal for equal stories."""
-        text = repr((self.endings, self.violations, self.lost, self.events))
-        return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class _BrokenError(Exception):
@@ -344,6 +294,3 @@ class World:
     def _hear(self, who: str, what: str, number: int) -> None:
         if len(self._events) < EVENTS_MAX:
             self._events.append((self._scheduler.now_ns, who, what, number))
-
-
-__all__ = ["Deed", "Ending", "Story", "World"]

@@ -15,7 +15,8 @@ LETTERS: Final = {
     ExitKind.TIMED_OUT: "T",
     ExitKind.OUT_OF_MEMORY: "M",
 }
-"""A verdict as it travels: maps have hundreds of thousands of places."""
+"""A verdict as it travels: maps have hundreds of thousands of places.  A small letter is one
+that breaks the expectation."""
 KIND_OF: Final = {letter: kind for kind, letter in LETTERS.items()}
 
 
@@ -82,9 +83,10 @@ class Answer:
 
     Attributes:
         job: that was done.
-        letters: the verdicts, one letter each (:data:`LETTERS`), in the order of its offsets.
+        letters: the verdicts, one letter each (:data:`LETTERS`), in the order of its offsets;
+            a small one where the verdict is wrong.
         struck: how many of its faults did happen.
-        broken: places with a wrong verdict.
+        broken: places with a wrong verdict, the first ones of each signature.
         failure: why there is no answer.
         usage: because what was asked for makes no sense.
     """
@@ -123,7 +125,8 @@ class Map:
         marks: (offset, name) of what begins there: header, sections, end, vmdesc.
         verdicts: by offset.
         struck: how many faults did happen.
-        broken: places with a wrong verdict.
+        wrong: offsets with a wrong verdict.
+        broken: of those some of each signature, in full.
     """
 
     name: str
@@ -131,13 +134,16 @@ class Map:
     marks: Sequence[tuple[int, str]]
     verdicts: dict[int, ExitKind] = field(default_factory=dict)
     struck: int = 0
+    wrong: set[int] = field(default_factory=set)
     broken: list[Broken] = field(default_factory=list)
 
     def take(self, answer: Answer) -> None:
         """Enter what a worker found."""
         assert answer.job is not None
         for offset, letter in zip(answer.job.offsets, answer.letters, strict=True):
-            self.verdicts[offset] = KIND_OF[letter]
+            self.verdicts[offset] = KIND_OF[letter.upper()]
+            if letter.islower():
+                self.wrong.add(offset)
         self.struck += answer.struck
         self.broken += answer.broken
 

@@ -81,7 +81,7 @@ def _draw_row(axes: "Axes", one: Map, *, named: bool) -> None:
         )  # fmt: skip
     if one.broken:
         axes.plot(
-            [place.offset for place in one.broken], [1.06] * len(one.broken), "v", color="black",
+            sorted(one.wrong), [1.06] * len(one.wrong), "v", color="black",
             markersize=4, clip_on=False,
         )  # fmt: skip
     axes.set_xlim(0, one.size)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
-from loadfuzz.faults.kinds import KINDS, FaultKind, Layer, PlaceKind
+from loadfuzz.faults.kinds import CHANGES_BYTES, KINDS, FaultKind, Layer, PlaceKind
 from loadfuzz.faults.plan import Fault, FaultPlan, Place, at_byte
 from loadfuzz.faults.source import FaultySource
 from loadfuzz.inputs import Delivery, Input
@@ -14,12 +14,7 @@ from savevm.document import Document
 
 ALIASES: Final = {"truncate": FaultKind.CLOSE}
 """What people call a fault where they think of files."""
-CHANGES_BYTES: Final = frozenset(
-    {
-        FaultKind.CLOSE, FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.ZERO_TAIL,
-        FaultKind.BIT_FLIP,
-    }
-)  # fmt: skip
+OTHER_STREAMS: Final = CHANGES_BYTES | {FaultKind.CLOSE}
 """Kinds that are another stream, for a loader elsewhere that is given whole streams."""
 
 

@@ -41,6 +41,7 @@ class MapJson(TypedDict):
     places: int
     struck: int
     verdicts: dict[str, int]
+    wrong: int
     stretches: list[StretchJson]
     broken: list[BrokenJson]
 
@@ -55,7 +56,7 @@ def table(maps: Sequence[Map]) -> list[str]:
         cells = " ".join(f"{counts[kind]:>13,}" for kind in kinds)
         name = one.name if len(one.name) <= NAME_WIDTH else one.name[: NAME_WIDTH - 1] + "…"
         lines.append(
-            f"{printable(name):<{NAME_WIDTH}} {len(one.verdicts):>8,} {cells} {len(one.broken):>6}"
+            f"{printable(name):<{NAME_WIDTH}} {len(one.verdicts):>8,} {cells} {len(one.wrong):>6}"
         )
     return lines
 
@@ -118,6 +119,7 @@ def as_json(one: Map) -> MapJson:
         "places": len(one.verdicts),
         "struck": one.struck,
         "verdicts": {str(kind): number for kind, number in one.counts().items()},
+        "wrong": len(one.wrong),
         "stretches": [
             {"start": s.start, "end": s.end, "verdict": str(s.kind), "places": s.count}
             for s in one.stretches()

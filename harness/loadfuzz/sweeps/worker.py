@@ -24,13 +24,33 @@ from loadfuzz.oracles import UNDER_FAULTS
 from loadfuzz.oracles.faults import FAULTS, must_be_noticed
 from loadfuzz.plugins import load_any_target
 from loadfuzz.sweeps.cells import LETTERS, Answer, Broken, Job, Request
-from loadfuzz.sweeps.places import ALIASES, CHANGES_BYTES, input_at, stream_under, sweepable
+from loadfuzz.sweeps.places import ALIASES, OTHER_STREAMS, input_at, stream_under, sweepable
 from loadfuzz.triage.naming import violation_of
+from savevm.document import Document
 
 BEFORE_MAX: Final = 256
 """Loads before a failure that are kept with it, where a fresh loader does not do it."""
-BROKEN_MAX: Final = 64
-"""Wrong verdicts of one job that are told in full: more are the same bug again."""
+BROKEN_MAX: Final = 3
+"""Wrong verdicts of one signature and job that are told in full."""
+SIGNATURES_MAX: Final = 100
+"""Signatures of one job that are told; more are one that names each alarm otherwise."""
+
+
+class _Wrong:
+    """The wrong verdicts of one job."""
+
+    def __init__(self) -> None:
+        self.told: list[Broken] = []
+        self._times: dict[str, int] = {}
+
+    def wants(self, violation: Violation) -> bool:
+        """Whether one like this is to be told in full; it counts as told then."""
+        signature = violation.signature
+        times = self._times.get(signature, 0)
+        if times >= BROKEN_MAX or (not times and len(self._times) >= SIGNATURES_MAX):
+            return False
+        self._times[signature] = times + 1
+        return True
 
 
 def main(arguments: list[str]) -> int:
@@ -81,7 +101,7 @@ def _job_here(request: Request, job: Job, executor: InProcessExecutor) -> Answer
     text = execution.refusal.text if execution.refusal is not None else ""
     outcome = Outcome(execution.kind, text, clean.digest_after)
     letters: list[str] = []
-    broken: list[Broken] = []
+    wrong = _Wrong()
     struck = 0
     for offset in job.offsets:
         item = input_at(stream, request.kind, offset, request.amount)
@@ -93,13 +113,14 @@ def _job_here(request: Request, job: Job, executor: InProcessExecutor) -> Answer
             finally:
                 executor.allow(1)
         trial.know(outcome)
-        letters.append(LETTERS[trial.execution.kind])
         struck += bool(trial.struck())
         violation = _judged(trial)
-        if violation is not None and len(broken) < BROKEN_MAX:
+        letter = LETTERS[trial.execution.kind]
+        letters.append(letter if violation is None else letter.lower())
+        if violation is not None and wrong.wants(violation):
             words = tuple(describe(item.faults, trial.document()))
-            broken.append(Broken(offset, violation, trial.execution, words))
-    return Answer(job, "".join(letters), struck, tuple(broken))
+            wrong.told.append(Broken(offset, violation, trial.execution, words))
+    return Answer(job, "".join(letters), struck, tuple(wrong.told))
 
 
 def _judged(trial: LoadTrial) -> Violation | None:
@@ -120,8 +141,8 @@ async def _sweep_remote(request: Request, target: RemoteTarget, channel: Channel
         UsageError: that fault is no other stream, or the loader cannot be started so.
         InfraError: something of ours failed.
     """
-    if request.kind not in CHANGES_BYTES:
-        names = [*sorted(CHANGES_BYTES), *ALIASES]
+    if request.kind not in OTHER_STREAMS:
+        names = [*sorted(OTHER_STREAMS), *ALIASES]
         raise UsageError(
             f"{request.kind} cannot be done to {request.target}, which is given whole streams; it "
             f"takes {', '.join(names)}"
@@ -138,7 +159,7 @@ async def _job_remote(
 ) -> Answer:
     stream = request.streams[job.seed]
     letters: list[str] = []
-    broken: list[Broken] = []
+    wrong = _Wrong()
     # What this job has given the process that runs now.
     before: deque[tuple[int, int]] = deque(maxlen=BEFORE_MAX)
     generation = executor.generation
@@ -160,26 +181,36 @@ async def _job_remote(
                 await executor.renew()
             found = _judged_remote(target, item, alone)
             again = found is not None and found.signature == violation.signature
-            if len(broken) < BROKEN_MAX:
-                words = tuple(describe(item.faults, target.parse(stream)))
-                broken.append(
+            if wrong.wants(violation):
+                words = _words(target, item, target.parse(stream))
+                wrong.told.append(
                     Broken(offset, violation, execution, words, (int(again), 1),
                            () if again else history)
                 )  # fmt: skip
             if not again:
                 execution = alone
-        letters.append(LETTERS[execution.kind])
+        letter = LETTERS[execution.kind]
+        letters.append(letter if violation is None else letter.lower())
         if executor.generation != generation:
             generation = executor.generation
             before.clear()
         before.append((job.seed, offset))
-    return Answer(job, "".join(letters), len(job.offsets), tuple(broken))
+    return Answer(job, "".join(letters), len(job.offsets), tuple(wrong.told))
+
+
+def _words(target: RemoteTarget, item: Input, document: Document) -> tuple[str, ...]:
+    (fault,) = item.faults.faults
+    if fault.kind is FaultKind.CLOSE and target.stateful:
+        return (f"the stream ends after {fault.place.number} bytes, and zeros follow",)
+    return tuple(describe(item.faults, document))
 
 
 def _judged_remote(target: RemoteTarget, item: Input, execution: Execution) -> Violation | None:
-    if execution.kind in (ExitKind.CRASHED, ExitKind.TIMED_OUT):
-        return violation_of(execution, None)
     (fault,) = item.faults.faults
+    if execution.kind in (ExitKind.CRASHED, ExitKind.TIMED_OUT):
+        section = target.parse(item.stream).section_at(fault.place.number)
+        after = f"{fault.kind} in {section.path}" if section is not None else str(fault.kind)
+        return violation_of(execution, None, after)
     refusable = fault.expectation is Expectation.MUST_REJECT
     # One with a memory reads from a disk, whose rest reads as zeros: nothing ends there.
     if execution.kind is not ExitKind.ACCEPTED or not refusable or target.stateful:

@@ -12,6 +12,7 @@ from loadfuzz.abc import Growth, GuestRun, Subject
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Outcome, Refusal
 from loadfuzz.executors.guard import SubjectError
 from loadfuzz.faults.plan import NO_FAULTS, Fault, FaultPlan
+from loadfuzz.findings import Violation
 from loadfuzz.inputs import Delivery, Input, Seed
 from savevm.document import Document
 from savevm.machine import Machine
@@ -68,6 +69,7 @@ class ScriptedTrial:
     broken: tuple[str, ...] = ()
     more: bool = False
     happened: tuple[Fault, ...] = ()
+    told: tuple[Violation, ...] = ()
     plan: FaultPlan = NO_FAULTS
     guest: GuestRun | None = field(default_factory=lambda: GuestRun((), (), GOOD))
     peak: int = 1000
@@ -102,6 +104,9 @@ class ScriptedTrial:
 
     def struck(self) -> tuple[Fault, ...]:
         return self.happened
+
+    def violations(self) -> tuple[Violation, ...]:
+        return self.told
 
     def holds_more(self) -> bool:
         return self.more
