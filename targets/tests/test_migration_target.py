@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadfuzz.abc import Subject, TakesFaults, Target
+from loadfuzz.abc import Subject, TakesFaults, Target, TellsViolations
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
@@ -21,7 +21,7 @@ from loadfuzz.simulation.promises import PROMISES
 from loadfuzz.simulation.search import search
 from loadfuzz_targets.migration import PLAIN, TARGET, told
 from loadfuzz_targets.migration_bugs import BUGS, MigrationBug, bug_named
-from loadfuzz_targets.migration_subject import MigrationSubject, TellsViolations
+from loadfuzz_targets.migration_subject import MigrationSubject
 from savevm.errors import LoadError
 
 STORIES = 6000
@@ -143,6 +143,14 @@ def test_a_silence_is_not_said_to_be_harmless_since_the_guest_goes_on() -> None:
     assert {fault.expectation for fault in struck} == {Expectation.MUST_NOT_HARM}
 
 
+def test_a_piece_that_is_held_back_to_the_end_did_strike_though_it_changed_nothing() -> None:
+    subject = MigrationSubject(PLAIN)
+    run(PLAIN, plan_of("reorder@byte:0=65535"), subject)
+    assert [fault.kind for fault in subject.struck()] == [FaultKind.REORDER]
+    run(PLAIN, plan_of("reorder@byte:60000=65535"), subject)
+    assert subject.struck() == ()
+
+
 def test_a_cancel_that_comes_too_late_did_not_strike() -> None:
     subject = MigrationSubject(PLAIN)
     assert run(PLAIN, plan_of("cancel@step:900"), subject) == ""
@@ -155,6 +163,16 @@ def test_an_executor_runs_it_under_faults(watchdog: Watchdog) -> None:
     assert trial.execution.kind is ExitKind.REJECTED
     assert [fault.kind for fault in trial.struck()] == [FaultKind.RESET]
     assert executor.execute(Input(PLAIN)).execution.kind is ExitKind.ACCEPTED
+
+
+def test_what_a_bug_breaks_is_an_alarm_of_the_judge(watchdog: Watchdog) -> None:
+    executor = InProcessExecutor(TARGET.variant("cancel-leaves-handler"), watchdog)
+    stream = next(seed.stream for seed in TARGET.seeds() if "then-cancelled" in seed.name)
+    alarm = next(oracle for oracle in ALL if oracle.name == "promises").judge
+    found = alarm(executor.execute(Input(stream)))
+    assert found is not None
+    assert found.oracle == "nothing-left"
+    assert alarm(executor.execute(Input(PLAIN))) is None
 
 
 # -- bugs ------------------------------------------------------------------------------------------

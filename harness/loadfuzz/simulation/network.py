@@ -52,13 +52,14 @@ class Pipe:
 
     Attributes:
         sink, source: the two ends.
+        sent: bytes that the writer got rid of.
         struck: the faults that have happened, in order.
     """
 
     __slots__ = (
         "_answer", "_answered", "_arrived", "_at_write", "_buffered", "_ended", "_forsaken",
         "_gone", "_hear", "_injector", "_link", "_room", "_scheduler", "_starved", "_void",
-        "_writes", "sink", "source",
+        "_writes", "sent", "sink", "source",
     )  # fmt: skip
 
     def __init__(self, scheduler: Scheduler, link: Link, plan: FaultPlan, hear: Hear) -> None:
@@ -81,6 +82,7 @@ class Pipe:
         self._answered = Gate(scheduler)
         # Why nothing can be written any more: an errno.
         self._gone = 0
+        self.sent = 0
         self.sink = PipeSink(self)
         self.source = PipeSource(self)
 
@@ -111,6 +113,7 @@ class Pipe:
             piece = data[at : at + max(room, 1 if room > 0 else self._link.piece)]
             at += len(piece)
             if not self._void:
+                self.sent += len(piece)
                 self._injector.push(piece)
                 self._buffered += len(piece)
                 self._starved = False

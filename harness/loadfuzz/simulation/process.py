@@ -1,8 +1,6 @@
 """A simulated QEMU process, and one attempt to move a machine from one to another."""
 
-from typing import Final
-
-from loadfuzz.faults.kinds import FaultKind
+from loadfuzz.faults.kinds import CHANGES_BYTES
 from loadfuzz.simulation.machines import Parts, Slot
 from loadfuzz.simulation.network import Hear, Pipe, PipeSink, PipeSource
 from loadfuzz.simulation.scenario import Act, Attempt
@@ -11,11 +9,6 @@ from savevm.machine import Machine, RunState
 from savevm.migratable import migratable_digest
 from savevm.migration import MigrationStatus
 from savevm.trace import Trace
-
-CONTENT: Final = frozenset(
-    {FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.ZERO_TAIL, FaultKind.BIT_FLIP}
-)
-"""Faults after which what was loaded may be something else than what was saved."""
 
 
 class Process:
@@ -128,7 +121,7 @@ class Move:
     @property
     def tainted(self) -> bool:
         """Whether what was loaded may be something else than what was sent."""
-        return any(fault.kind in CONTENT for fault in self.pipe.struck)
+        return any(fault.kind in CHANGES_BYTES for fault in self.pipe.struck)
 
     def count(self, task: Task) -> None:
         """A task has run."""

@@ -21,6 +21,7 @@ class Ending:
         struck: the transport faults that happened.
         done: the acts that were done.
         steps: how often either side ran.
+        sent: bytes that went into the connection.
         both: both completed: the destination has the guest.
     """
 
@@ -31,6 +32,7 @@ class Ending:
     struck: tuple[Fault, ...]
     done: tuple[Act, ...]
     steps: int
+    sent: int
     both: bool
 
 

@@ -103,8 +103,10 @@ class World:
             except _BrokenError as error:
                 violations = (error.violation,)
             except _FooledError:
-                if self._move is not None:
-                    self._note(self._move)
+                pass
+            if self._move is not None:
+                # It was broken off, and is told as it was then.
+                self._note(self._move)
         except BaseException:
             self._stable.forget()
             raise
@@ -282,8 +284,8 @@ class World:
         destination = move.incoming.status.value if move.destination.alive else "killed"
         ending = Ending(
             source, destination, move.outgoing.error, move.incoming.error,
-            tuple(move.pipe.struck), tuple(move.done), move.steps, move.loaded and move.sent
-            and move.destination.alive,
+            tuple(move.pipe.struck), tuple(move.done), move.steps, move.pipe.sent,
+            move.loaded and move.sent and move.destination.alive,
         )  # fmt: skip
         self._endings.append(ending)
         if self._trace is not None:
