@@ -47,7 +47,7 @@ def one_attempt(**changes: object) -> Scenario:
     return Scenario("ram", PACE, (attempt,))
 
 
-TOLD: Final = "748fe504474abf5c"
+TOLD: Final = "4669c2ebcb9c468f"
 """What forty stories come to, on every Python.  A change of the injector, of the reference's
 migration, of its guest or of the simulation changes it; a change of nothing must not."""
 
@@ -306,3 +306,13 @@ def test_without_faults_nothing_strikes_and_nobody_interferes() -> None:
         for ending in story.endings:
             assert ending.struck == ()
             assert all(act.deed in (Deed.STOP, Deed.CANCEL) for act in ending.done)
+
+
+def test_the_operator_loses_patience_with_a_first_attempt() -> None:
+    story = tell(
+        one_attempt(
+            faults=plan_of("stall@byte:3000=400"), patience_ns=50 * MS, impatience=Deed.CANCEL
+        )
+    )
+    assert [act.deed for act in story.endings[0].done] == [Deed.CANCEL]
+    assert not story.violations

@@ -316,3 +316,21 @@ def test_silence_takes_virtual_time_and_so_do_bytes() -> None:
     assert takes(Link(65536, 1000, 0)) == 0
     assert takes(Link(65536, 1000, 1_000_000)) == 5 * MS
     assert takes(Link(65536, 1000, 0), "stall@byte:1000=70") == 70 * MS
+
+
+def test_a_task_that_will_not_end_is_named() -> None:
+    tasks = first_come()
+
+    def stays() -> None:
+        hub = getcurrent().parent
+        assert hub is not None
+        for _ in range(scheduler.KILLS_MAX + 1):
+            try:
+                hub.switch()
+            except GreenletExit:
+                continue
+
+    task = tasks.spawn("loader", stays)
+    tasks.step()
+    assert not tasks.kill(task)
+    assert tasks.stubborn == ["loader"]

@@ -98,7 +98,8 @@ class Operator:
             The process with the guest, or ``None`` where a kill has cost it.
         """
         source, destination = move.source, move.destination
-        if destination.alive and move.loaded and (move.sent or not source.alive):
+        took_over = destination.running and not source.running
+        if destination.alive and move.loaded and (move.sent or not source.alive or took_over):
             source.alive = False
             self._continue(destination)
             return destination

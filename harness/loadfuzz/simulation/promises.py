@@ -155,6 +155,14 @@ def nothing_left(move: Move, tasks: Sequence[str]) -> Violation | None:
     )  # fmt: skip
 
 
+def outlives(tasks: Sequence[str]) -> Violation:
+    """Behind everything: these tasks were told to end, and would not."""
+    return Violation(
+        NOTHING_LEFT, "a task goes on although its process is gone", "no task",
+        "; ".join(f"task {name}" for name in tasks), f"task {tasks[0]}",
+    )  # fmt: skip
+
+
 def downtime(move: Move, device_bytes: int) -> Violation | None:
     """Behind an attempt that converged by itself: the guest stood still as long as it may.
 

@@ -93,12 +93,14 @@ class Scheduler:
     Attributes:
         now_ns: virtual time.
         tasks: those that have not ended, in the order in which they were spawned.
+        stubborn: names of tasks that were killed and would not end.
         steps: taken so far.
     """
 
     def __init__(self, choices: Choices) -> None:
         self.now_ns = 0
         self.tasks: list[Task] = []
+        self.stubborn: list[str] = []
         self.steps = 0
         self._choices = choices
         self._ready: list[Task] = []
@@ -170,6 +172,8 @@ class Scheduler:
         finally:
             self._killed = None
             self._end(task)
+        if not task._greenlet.dead:
+            self.stubborn.append(task.name)
         return task._greenlet.dead
 
     def end_all(self) -> tuple[str, ...]:

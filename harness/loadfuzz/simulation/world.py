@@ -112,6 +112,8 @@ class World:
             raise
         finally:
             self._scheduler.end_all()
+        if self._scheduler.stubborn and not violations:
+            violations = (promises.outlives(self._scheduler.stubborn),)
         if violations:
             # What is broken may be the machines themselves.
             self._stable.forget()
@@ -200,7 +202,9 @@ class World:
                 _check(promises.nobody_too_early(move))
 
     def _judge(self, move: Move) -> None:
-        tasks = [task.name for task in self._scheduler.tasks if not task.background]
+        scheduler = self._scheduler
+        tasks = [task.name for task in scheduler.tasks if not task.background]
+        tasks += scheduler.stubborn
         _check(promises.outcomes(move))
         _check(promises.cancelled(move))
         _check(promises.same_state(move))
@@ -247,11 +251,13 @@ class World:
 
     def _patience(self) -> None:
         """The operator does something about a migration that does not end."""
+        last: Move | None = None
         while True:
-            self._impatient.wait("for an attempt")
             move = self._move
-            if move is None:
+            if move is None or move is last:
+                self._impatient.wait("for an attempt")
                 continue
+            last = move
             self._scheduler.sleep(move.attempt.patience_ns)
             # Meanwhile that attempt may have ended, and another one begun.
             if self._move is move:
