@@ -16,7 +16,7 @@ from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
 from loadfuzz.findings import Violation
 from loadfuzz.inputs import Input
-from loadfuzz.oracles import ALL
+from loadfuzz.oracles import ALL, PROMISES
 from loadfuzz.plugins import load_target
 from loadfuzz_targets.planted import BUGS, TARGET, TARGETS, PlantedBug, bug_named
 from loadfuzz_targets.planted.bug import combined
@@ -93,7 +93,8 @@ def test_every_class_of_real_bugs_has_exactly_one_planted_bug() -> None:
 
 
 def test_every_oracle_has_a_bug_and_every_bug_an_oracle() -> None:
-    assert {bug.row.oracle for bug in BUGS} == {oracle.name for oracle in ALL}
+    # Loaders promise nothing beyond a load; the target "migration" has bugs for that.
+    assert {bug.row.oracle for bug in BUGS} == {oracle.name for oracle in ALL} - {PROMISES.name}
 
 
 def test_the_manifest_has_a_full_row_of_every_bug() -> None:
@@ -104,7 +105,10 @@ def test_the_manifest_has_a_full_row_of_every_bug() -> None:
 
 
 def test_every_oracle_says_which_bug_proves_it() -> None:
+    assert "the target ``migration``" in (import_module(PROMISES.judge.__module__).__doc__ or "")
     for oracle in ALL:
+        if oracle is PROMISES:
+            continue
         text = import_module(oracle.judge.__module__).__doc__ or ""
         assert any(bug.name in text for bug in BUGS if bug.row.oracle == oracle.name), oracle.name
 

@@ -131,8 +131,8 @@ def test_findings_of_a_sweep_are_kept_and_replayed(
     line = ["sweep", "planted:eof-at-boundary", "--fault", "truncate", "--at", "sections"]
     assert run_cli([*line, "--seeds", "vm.bin", "--workers", "1"]) == ExitCode.FINDINGS
     out = capsys.readouterr().out
-    assert "loadfuzz-out/sweep-planted:eof-at-boundary-001/findings" in out
-    (folder,) = finding_folders(Path("loadfuzz-out/sweep-planted:eof-at-boundary-001/findings"))
+    assert "loadfuzz-out/sweep-planted-eof-at-boundary-001/findings" in out
+    (folder,) = finding_folders(Path("loadfuzz-out/sweep-planted-eof-at-boundary-001/findings"))
     finding = read_finding(folder)
     assert finding.input.faults.faults[0].kind is FaultKind.CLOSE
     assert "must be refused" in (folder / "report.txt").read_text()
