@@ -17,9 +17,11 @@ transport, real time never enters.
 import asyncio
 import selectors
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
+
+from loadfuzz.selecting import PassingSelector
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -67,11 +69,11 @@ def _told(task: "asyncio.Task[object]") -> str:
     return f"{task.get_name()} in {function}"
 
 
-class _Jumper(selectors.BaseSelector):
+class _Jumper(PassingSelector):
     """The platform's selector, which moves the time of its loop instead of waiting."""
 
     def __init__(self, limit_s: float) -> None:
-        self._real = selectors.DefaultSelector()
+        super().__init__()
         self._limit_s = limit_s
         self._watched = 0
         self._threads = threading.active_count()
@@ -112,29 +114,15 @@ class _Jumper(selectors.BaseSelector):
         self, fileobj: "FileDescriptorLike", events: int, data: object = None
     ) -> selectors.SelectorKey:
         """See :meth:`selectors.BaseSelector.register`."""
-        key = self._real.register(fileobj, events, data)
+        key = super().register(fileobj, events, data)
         self._watched += 1
         return key
 
     def unregister(self, fileobj: "FileDescriptorLike") -> selectors.SelectorKey:
         """See :meth:`selectors.BaseSelector.unregister`."""
-        key = self._real.unregister(fileobj)
+        key = super().unregister(fileobj)
         self._watched -= 1
         return key
-
-    def modify(
-        self, fileobj: "FileDescriptorLike", events: int, data: object = None
-    ) -> selectors.SelectorKey:
-        """See :meth:`selectors.BaseSelector.modify`."""
-        return self._real.modify(fileobj, events, data)
-
-    def get_map(self) -> "Mapping[FileDescriptorLike, selectors.SelectorKey]":
-        """See :meth:`selectors.BaseSelector.get_map`."""
-        return self._real.get_map()
-
-    def close(self) -> None:
-        """See :meth:`selectors.BaseSelector.close`."""
-        self._real.close()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -48,7 +48,7 @@ from savevm.machine import Machine
 from savevm.registry import SaveVMHandlers
 from savevm.vmstate.description import VMStateDescription, VMStateField
 
-Hook = Callable[..., Any]
+Hook = Callable[..., object]
 ENDLESS_BYTES: Final = 1 << 50
 """What a handler that never converges says is left: a petabyte, days at any bandwidth."""
 
@@ -177,6 +177,7 @@ def _hooks(
     faults: HookFaults,
 ) -> dict[str, Any]:
     """The hooks of ``owner`` that the plan replaces, by attribute."""
+    # What dataclasses.replace() takes by keyword has no one type.
     changes: dict[str, Any] = {}
     for hook in hooks:
         original = wrapped = getattr(owner, hook)

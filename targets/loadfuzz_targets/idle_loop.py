@@ -12,17 +12,15 @@ Under faults, which have a time of their own, timers cost none: there the loop i
 import asyncio
 import selectors
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from os.path import basename, dirname
 from types import CodeType, CoroutineType, FrameType, TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from loadfuzz.cancelling import CancelledAt
 from loadfuzz.executors.watchdog import HangError
+from loadfuzz.selecting import PassingSelector
 from loadfuzz.virtual_loop import VirtualLoop
-
-if TYPE_CHECKING:
-    from _typeshed import FileDescriptorLike
 
 SLEEP_S_MAX: Final = 5.0
 """Seconds that a load may sleep altogether: a loader that waits for a device to settle waits
@@ -33,11 +31,11 @@ AWAITS_MAX: Final = 200
 """Coroutines that are followed from one that awaits to the next."""
 
 
-class IdleSelector(selectors.BaseSelector):
+class IdleSelector(PassingSelector):
     """The platform's selector, which raises instead of waiting for ever."""
 
     def __init__(self) -> None:
-        self._real = selectors.DefaultSelector()
+        super().__init__()
         self._slept_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -69,30 +67,6 @@ class IdleSelector(selectors.BaseSelector):
             self._loop = None  # what cleans up behind it may wait again
             raise HangError(frames_of_waiting(loop))
         return ready
-
-    def register(
-        self, fileobj: "FileDescriptorLike", events: int, data: object = None
-    ) -> selectors.SelectorKey:
-        """See :meth:`selectors.BaseSelector.register`."""
-        return self._real.register(fileobj, events, data)
-
-    def unregister(self, fileobj: "FileDescriptorLike") -> selectors.SelectorKey:
-        """See :meth:`selectors.BaseSelector.unregister`."""
-        return self._real.unregister(fileobj)
-
-    def modify(
-        self, fileobj: "FileDescriptorLike", events: int, data: object = None
-    ) -> selectors.SelectorKey:
-        """See :meth:`selectors.BaseSelector.modify`."""
-        return self._real.modify(fileobj, events, data)
-
-    def get_map(self) -> "Mapping[FileDescriptorLike, selectors.SelectorKey]":
-        """See :meth:`selectors.BaseSelector.get_map`."""
-        return self._real.get_map()
-
-    def close(self) -> None:
-        """See :meth:`selectors.BaseSelector.close`."""
-        self._real.close()
 
 
 def frames_of_waiting(loop: asyncio.AbstractEventLoop) -> tuple[str, ...]:

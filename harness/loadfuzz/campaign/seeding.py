@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from loadfuzz.errors import UsageError
 from loadfuzz.inputs import STREAM_SIZE_MAX, Seed
 from loadfuzz.wording import printable
 from savevm.constants import QEMU_VM_FILE_MAGIC
@@ -58,6 +59,20 @@ def read_seeds(paths: Iterable[Path]) -> Iterator[Seed | BadSeed]:
             yield from _read_folder(path)
         else:
             yield read_seed(path)
+
+
+def good_seeds(paths: Iterable[Path]) -> list[Seed]:
+    """Every seed that ``paths`` lead to, where a bad one is a mistake of who named it.
+
+    Raises:
+        UsageError: one cannot be used; says which, and why.
+    """
+    found: list[Seed] = []
+    for item in read_seeds(paths):
+        if isinstance(item, BadSeed):
+            raise UsageError(f"{item.name} {item.reason}")
+        found.append(item)
+    return found
 
 
 def read_seed(path: Path) -> Seed | BadSeed:

@@ -90,8 +90,8 @@ def command(
 ) -> int:  # fmt: skip
     """See the help text above."""
     from loadfuzz.bench.bugs.fuzzers import fuzzer_named
-    from loadfuzz.bench.bugs.picture import check_picture
     from loadfuzz.bench.bugs.running import PLAN, Plan, plan_in, results_in
+    from loadfuzz.pictures import check_picture
 
     if list_only:
         return _list(target, as_json=as_json)

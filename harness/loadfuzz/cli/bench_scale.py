@@ -69,10 +69,10 @@ def command(
     """See the help text above."""
     import dataclasses
 
-    from loadfuzz.bench.bugs.picture import check_picture
     from loadfuzz.bench.scale.measuring import measure
     from loadfuzz.bench.scale.model import rates_of_growth, simulate
     from loadfuzz.bench.scale.picture import draw
+    from loadfuzz.pictures import check_picture
 
     if picture is not None:
         check_picture(picture)

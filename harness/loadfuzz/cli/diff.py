@@ -88,6 +88,7 @@ def command(
     import asyncio
 
     from loadfuzz.abc import RemoteTarget
+    from loadfuzz.campaign.seeding import good_seeds
     from loadfuzz.errors import UsageError
     from loadfuzz.plugins import load_any_target
     from loadfuzz.qemu.differential import summary
@@ -100,7 +101,7 @@ def command(
     loader = load_any_target(spec)
     if not isinstance(loader, RemoteTarget):
         raise UsageError(f"{spec} runs in our process: name a QEMU or a command")
-    given = _seeds(loader, seeds)
+    given = good_seeds(seeds) if seeds else list(loader.seeds())
     reference = _reference_for(given)
     streams = _streams(reference, [one.stream for one in given], count, Rng(seed))
     found = Found(streams, out)
@@ -121,20 +122,6 @@ def command(
     if unexplained:
         return ExitCode.FINDINGS
     return ExitCode.INTERRUPTED if interrupted else ExitCode.CLEAN
-
-
-def _seeds(loader: "RemoteTarget", paths: tuple[Path, ...]) -> "list[Seed]":
-    from loadfuzz.campaign.seeding import BadSeed, read_seeds
-    from loadfuzz.errors import UsageError
-
-    if not paths:
-        return list(loader.seeds())
-    found = []
-    for item in read_seeds(paths):
-        if isinstance(item, BadSeed):
-            raise UsageError(f"{item.name} {item.reason}")
-        found.append(item)
-    return found
 
 
 def _reference_for(seeds: "list[Seed]") -> "Target":

@@ -134,6 +134,7 @@ def command(
 ) -> int:  # fmt: skip
     """See the help text above."""
     from loadfuzz.campaign.batch import LOAD_TIMEOUT_S
+    from loadfuzz.campaign.seeding import good_seeds
     from loadfuzz.campaign.settings import cores
     from loadfuzz.plugins import load_any_target
     from loadfuzz.sweeps.places import At
@@ -143,13 +144,13 @@ def command(
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder; name one, or a place for one")
     if picture is not None:
-        from loadfuzz.bench.bugs.picture import check_picture
+        from loadfuzz.pictures import check_picture
 
         check_picture(picture)
     spec = target_of(target, Wanted(qemu, command_line, function, loader_options), "reference")
     loader = load_any_target(spec)
     chosen = frozenset(map(At, at or ())) | (frozenset({At.OFFSETS}) if every_offset else set())
-    streams = _seeds(loader, seeds)
+    streams = good_seeds(seeds) if seeds else list(loader.seeds())
     if not streams:
         raise UsageError(f"{spec} has no streams of its own; give some with --seeds")
     sweep = Sweep(loader, streams, kind, amount, chosen or frozenset({At.OFFSETS}), step)
@@ -184,19 +185,6 @@ def _kind(text: str) -> "FaultKind":
             f"there is no fault {text!r} with an offset; there are "
             f"{', '.join([*ALIASES, *sweepable(frozenset(Layer))])}"
         ) from None
-
-
-def _seeds(loader: "Target | RemoteTarget", paths: tuple[Path, ...]) -> "list[Seed]":
-    from loadfuzz.campaign.seeding import BadSeed, read_seeds
-
-    if not paths:
-        return list(loader.seeds())
-    found = []
-    for item in read_seeds(paths):
-        if isinstance(item, BadSeed):
-            raise UsageError(f"{item.name} {item.reason}")
-        found.append(item)
-    return found
 
 
 class _Progress:

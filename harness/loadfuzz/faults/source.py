@@ -33,7 +33,6 @@ class FaultySource:
         self._chunks = chunks
         self._turn = 0
         self._wait = wait
-        self._closed = False
 
     @property
     def struck(self) -> tuple[Fault, ...]:

@@ -207,11 +207,6 @@ class Injector:
         """Offset of the next byte that arrives."""
         return self._at
 
-    @property
-    def spent(self) -> bool:
-        """Whether nothing will go wrong any more: all faults have happened, none lasts."""
-        return not (self._pending or self._by_read or self._rate or self._wakes)
-
     def push(self, data: Buffer) -> None:
         """The peer has sent ``data``."""
         self._data += self._content.change(data, ended=False)

@@ -31,6 +31,7 @@ from loadfuzz.qemu.loadvm import GUEST_RUN_S
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode
 from loadfuzz.qemu.pace import Pace
+from loadfuzz.qemu.process import end_all
 
 READY_MAX: Final = 16
 """Processes that may wait for their stream; each takes some 40 MB."""
@@ -124,16 +125,7 @@ class IncomingExecutor:
         every = [*self._waiting, *self._ending]
         self._waiting.clear()
         self._ending.clear()
-        for listener in every:
-            listener.kill()
-        failure: InfraError | None = None
-        for listener in every:
-            try:
-                await listener.end()
-            except InfraError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+        await end_all(every)
 
     # -- the pool ------------------------------------------------------------------------------
 

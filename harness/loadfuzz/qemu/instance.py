@@ -155,6 +155,14 @@ class Instance:
         if self.monitor.waiting:
             self._unname()
 
+    def kill(self) -> None:
+        """End it and remove its files; do not wait until it is gone."""
+        self.process.kill()
+        self.monitor.close()
+        self.image.close()
+        self.log.close()
+        self._unname()
+
     async def end(self) -> None:
         """End it; nothing of it is left.
 
@@ -163,11 +171,7 @@ class Instance:
         Raises:
             InfraError: it does not die.
         """
-        self.process.kill()
-        self.monitor.close()
-        self.image.close()
-        self.log.close()
-        self._unname()
+        self.kill()
         await self.process.end()
 
     def _unname(self) -> None:

@@ -31,7 +31,7 @@ from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode, encode_hmp
 from loadfuzz.qemu.pace import Pace
-from loadfuzz.qemu.process import PRINTED_MAX
+from loadfuzz.qemu.process import PRINTED_MAX, end_all
 from loadfuzz.qemu.rehearsal import Look, rehearse, remark
 from loadfuzz.qemu.secondopinion import is_silent, without_memory
 from loadfuzz.qemu.verdicts import judge_reply
@@ -204,16 +204,7 @@ class LoadvmExecutor:
         self._usable = False
         every = [*self._spares, *([self._live] if self._live is not None else [])]
         self._spares, self._live = [], None
-        for instance in every:
-            instance.process.kill()
-        failure: InfraError | None = None
-        for instance in every:
-            try:
-                await instance.end()
-            except InfraError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+        await end_all(every)
 
     def _ready(self) -> Instance:
         if self._live is None or not self._usable:

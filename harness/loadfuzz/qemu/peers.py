@@ -21,7 +21,7 @@ from loadfuzz.qemu.instance import accelerator, place_for
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import Monitor, Reply, encode
 from loadfuzz.qemu.pace import FLOOR_S
-from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of
+from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of, end_all
 from loadfuzz.qemu.proxy import pair
 from loadfuzz.qemu.vitals import CPUClock
 
@@ -305,16 +305,7 @@ class Peers:
             waiting.clear()
         self._lent.clear()
         self._ending.clear()
-        for peer in every:
-            peer.kill()
-        failure: InfraError | None = None
-        for peer in every:
-            try:
-                await peer.end()
-            except InfraError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+        await end_all(every)
 
     def _start(self, role: Role) -> Peer:
         return Peer.start(role, self._spec, self._base, autostart=self._autostart)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.launching import launched
@@ -223,3 +223,39 @@ def start(
         # Only QEMU may hold its end, or its death would go unnoticed.
         theirs.close()
     return Process(popen, channel, stderr, output)
+
+
+class Endable(Protocol):
+    """Something with a process."""
+
+    def kill(self) -> None:
+        """End it and give back what it holds, without waiting until it is gone."""
+        ...
+
+    async def end(self) -> None:
+        """The same, and wait.
+
+        Raises:
+            InfraError: it does not die.
+        """
+        ...
+
+
+async def end_all(every: Sequence[Endable]) -> None:
+    """End all of them at once.
+
+    Cancellation leaves them killed.
+
+    Raises:
+        InfraError: one does not die; the others are ended all the same.
+    """
+    for one in every:
+        one.kill()
+    failure: InfraError | None = None
+    for one in every:
+        try:
+            await one.end()
+        except InfraError as error:
+            failure = error
+    if failure is not None:
+        raise failure

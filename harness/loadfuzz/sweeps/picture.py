@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from loadfuzz.bench.bugs.picture import check_picture
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import ExitKind
+from loadfuzz.pictures import check_picture
 from loadfuzz.sweeps.cells import Map
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ pair is, the end that aborts tells the other one itself.
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
@@ -28,7 +29,7 @@ WRITE_BYTES_MAX: Final = 1 << 18
 """Most bytes that the kernel is offered at once."""
 
 
-class DescriptorTransport:
+class DescriptorTransport(ABC):
     """See :class:`loadfuzz.transports.transport.Transport`.
 
     Args:
@@ -114,16 +115,17 @@ class DescriptorTransport:
         self._reset = True
         self._wake()
 
+    @abstractmethod
     def _end_writing(self) -> None:
         """Tell the kernel that this direction has ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _give_back(self) -> None:
         """Close the descriptors."""
-        raise NotImplementedError
 
     def _prepare_reset(self) -> None:
         """Make a reset of the close that follows, where the kernel can."""
+        return  # most cannot
 
     # -- waiting for the kernel ------------------------------------------------------------------
 

@@ -1,34 +1,18 @@
 """Survival curves: what share of bugs each fuzzer has not detected yet, over time."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from loadfuzz.bench.bugs.statistics import survival
 from loadfuzz.bench.bugs.trial import TrialResult
-from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.errors import InfraError
+from loadfuzz.pictures import check_picture
 
 FIRST_S: Final = 0.1
 """Where the time axis begins; it is logarithmic."""
 _COLOURS: Final = ("#0b5fa5", "#d1495b", "#e08e0b", "#3a7d44", "#7b4ea3", "#5c6b73", "#00868b")
 _STYLES: Final = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-_SUFFIXES: Final = frozenset({".png", ".svg", ".pdf"})
-
-
-def check_picture(path: Path) -> None:
-    """See before hours of trials that there can be a picture.
-
-    Raises:
-        UsageError: no picture has that suffix, or it has no folder.
-        InfraError: matplotlib is missing.
-    """
-    if path.suffix not in _SUFFIXES:
-        raise UsageError(f"{path} is no {', '.join(sorted(_SUFFIXES))} file")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} for {path.name}")
-    if find_spec("matplotlib") is None:
-        raise InfraError("pictures need matplotlib: pip install 'loadfuzz[report]'")
 
 
 def draw(results: Sequence[TrialResult], order: Sequence[str], budget_s: float, path: Path) -> None:

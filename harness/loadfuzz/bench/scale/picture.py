@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from loadfuzz.bench.bugs.picture import check_picture
 from loadfuzz.bench.scale.model import Outcome
 from loadfuzz.errors import InfraError
+from loadfuzz.pictures import check_picture
 
 _COLOUR: Final = "#0b5fa5"
 
