@@ -20,6 +20,9 @@ from loadfuzz.events import Event, FindingAnnounced, FindingRepeated, MachineryW
 from loadfuzz.execution import ExitKind
 from loadfuzz.executors.inprocess import InProcessExecutor
 from loadfuzz.executors.watchdog import Watchdog
+from loadfuzz.faults.kinds import Layer
+from loadfuzz.faults.plan import Fault, FaultPlan, fault_of
+from loadfuzz.faults.words import describe
 from loadfuzz.findings import Finding, Violation, folder_name
 from loadfuzz.inputs import Delivery, Input, Seed, digest_of
 from loadfuzz.mutation import Mutation, Splice, apply
@@ -337,3 +340,35 @@ def test_a_hang_stays_one_and_the_second_is_not_confirmed_again(bench: Bench) ->
             assert trial.execution.kind is ExitKind.TIMED_OUT
             assert judge.settle(trial) is trial
     assert len(opened) == 1
+
+
+class FaultySubject(SlowSubject):
+    """Does not care what goes wrong."""
+
+    layers = frozenset({Layer.TRANSPORT})
+
+    def load_under(
+        self, stream: bytes, delivery: Delivery, faults: FaultPlan, trace: Trace | None
+    ) -> None:
+        self.struck_faults = faults.faults
+
+    def struck(self) -> tuple[Fault, ...]:
+        return self.struck_faults
+
+
+class FaultyTarget(SlowTarget):
+    def open(self) -> FaultySubject:
+        return FaultySubject()
+
+
+def test_a_finding_tells_its_faults_in_words(bench: Bench) -> None:
+    def executor() -> InProcessExecutor:
+        return InProcessExecutor(FaultyTarget(), bench.watchdog)
+
+    judge = Judge(BATCH, [oracle(ring)], bench.tally, bench.events.append, bench.write, executor)
+    plan = FaultPlan((fault_of("bit-flip@byte:0=1"),))
+    trial = executor().execute(Input(b"xx", faults=plan))
+    judge.judge(trial, new=False, lineage=NO_LINEAGE)
+    (finding,) = bench.written
+    assert finding.input.faults == plan
+    assert finding.fault_words == tuple(describe(plan, trial.document()))

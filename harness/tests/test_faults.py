@@ -344,3 +344,20 @@ def test_a_short_read_waits_until_there_is_something_to_read() -> None:
 def test_an_amount_in_another_unit_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="the amount of"):
         fault_of(text)
+
+
+def test_a_reduction_that_goes_on_and_on_is_ended() -> None:
+    numbers = [10_000]
+    asked = 0
+
+    def still(candidate: FaultPlan) -> bool:
+        nonlocal asked
+        asked += 1
+        if len(candidate.faults) != 1 or candidate.faults[0].place.number != numbers[-1] - 1:
+            return False
+        numbers.append(numbers[-1] - 1)
+        return True
+
+    smaller = reduced(FaultPlan((Fault.of(FaultKind.RESET, at_byte(numbers[0])),)), still)
+    assert asked == RUNS_MAX
+    assert smaller.faults[0].place.number == numbers[-1]

@@ -196,3 +196,23 @@ def test_ctrl_c_keeps_what_was_swept(tmp_path: Path) -> None:
     result = json.loads(out)
     assert 0 < result["done"] < result["places"]
     assert child.returncode in (ExitCode.FINDINGS, ExitCode.INTERRUPTED)
+
+
+def test_a_fault_around_a_loader_that_is_given_whole_streams_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vm.bin").write_bytes(STREAM)
+    line = ["replay", str(tmp_path / "vm.bin"), "--target", "command:true {input}", "-n", "1"]
+    assert run_cli([*line, "--fault", "reset@byte:4"]) == ExitCode.USAGE
+    assert "no fault can strike around them" in capsys.readouterr().err
+
+
+def test_a_replay_says_what_struck(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vm.bin").write_bytes(STREAM)
+    line = ["replay", str(tmp_path / "vm.bin"), "-n", "1", "--fault"]
+    assert run_cli([*line, "reset@byte:4"]) == ExitCode.CLEAN
+    assert "struck: reset@byte:4" in capsys.readouterr().out
+    assert run_cli([*line, "reset@section:999"]) == ExitCode.CLEAN
+    assert "struck: nothing" in capsys.readouterr().out
+    assert run_cli([*line, "reset@byte:4", "--json"]) == ExitCode.CLEAN
+    assert json.loads(capsys.readouterr().out)["results"][0]["struck"] == ["reset@byte:4"]
