@@ -13,7 +13,7 @@ from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.qemu import qcow2
 from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
-from loadfuzz.qemu.monitor import Monitor, encode
+from loadfuzz.qemu.monitor import NEGOTIATION, Monitor, refusal_of
 from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of
 from loadfuzz.qemu.tracelog import TraceLog
 from loadfuzz.qemu.vitals import CPUClock
@@ -121,7 +121,7 @@ class Instance:
             raise
         monitor = Monitor(process.channel)
         # It answers when it has come up, whenever that is looked for.
-        monitor.send(encode("qmp_capabilities"))
+        monitor.send(*NEGOTIATION)
         return cls(plan.spec, brief, image, log, process, monitor)
 
     async def ready(self) -> None:
@@ -133,21 +133,21 @@ class Instance:
             UsageError: it ended before; with QEMU's own words.
             InfraError: it does not answer, or not in QMP.
         """
-        binary = self._spec.binary
-        if not await self.monitor.wait(1, START_DEADLINE_S):
+        binary, count = self._spec.binary, len(NEGOTIATION)
+        if not await self.monitor.wait(count, START_DEADLINE_S):
             raise InfraError(
                 f"{binary!r} did not speak QMP within {START_DEADLINE_S:.0f} s; is it a QEMU? "
                 f"({complaint_of(self.process.stderr)})"
             )
-        answers = self.monitor.replies(1)
-        if not answers:
+        answers = self.monitor.replies(count)
+        if len(answers) < count:
             code = await self.process.wait(REAP_DEADLINE_S)
             raise UsageError(
                 f"{binary!r} ended with status {code} before it spoke QMP: "
                 f"{complaint_of(self.process.stderr)}"
             )
-        if answers[0].error:
-            raise InfraError(f"{binary!r} refuses to be spoken to: {answers[0].error}")
+        if refused := refusal_of(answers):
+            raise InfraError(f"{binary!r} refuses to be spoken to: {refused}")
         self._unname()
 
     def settle(self) -> None:

@@ -5,7 +5,10 @@ take a third of the loads that a QEMU can do per second.  Here a line is written
 are read; several commands may be under way, and QEMU answers them in order.
 
 QEMU reads QMP one byte at a time (``monitor_can_read`` in monitor/monitor.c), so commands
-are written without a blank too many.
+are written without a blank too many.  And it stops reading while a command waits for the main
+loop, unless out-of-band execution was agreed on (``qmp_oob_enabled`` in monitor/qmp.c): then
+its thread reads on during a ``loadvm``, and what was sent behind that is at hand when it ends.
+That is why :data:`NEGOTIATION` asks for it; no command of ours is executed out of band.
 """
 
 import asyncio
@@ -65,6 +68,16 @@ def encode(command: str, **arguments: object) -> bytes:
 def encode_hmp(line: str) -> bytes:
     """A command of the human monitor, whose reply is what it prints."""
     return encode("human-monitor-command", command_line=line)
+
+
+NEGOTIATION: Final = (encode("qmp_capabilities", enable=["oob"]), encode("qmp_capabilities"))
+"""What has to be said first.  A QEMU takes one of the two: the first, or, where it cannot
+execute out of band (before 4.0), the second."""
+
+
+def refusal_of(answers: Sequence[Reply]) -> str:
+    """Why a QEMU took no part of :data:`NEGOTIATION`, "" if it took one."""
+    return "" if any(not answer.error for answer in answers) else answers[-1].error
 
 
 class Monitor:
