@@ -182,6 +182,20 @@ def test_an_interrupted_run_tells_what_it_has(
     assert not any(os.path.exists(f"/proc/{pid}") for pid in seen)
 
 
+def test_findings_have_a_new_folder_unless_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = module._folder(tmp_path / "found", "qemu:pc")
+    new = module._folder(None, "qemu:pc")
+    assert list(tmp_path.iterdir()) == []  # nothing is made before there is a finding
+    assert named() == tmp_path / "found"
+    folder = new()
+    assert folder.is_dir()
+    assert folder.name == "migrate-qemu-pc-001"
+    assert new() == folder
+
+
 def test_progress_is_told_now_and_then_and_trouble_at_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -342,7 +342,7 @@ def test_what_broke_a_promise_is_kept(
     out = tmp_path / "found"
     tally = StorageTally()
     settings = StorageSettings("qemu:x", spec_of(qemu_binary, "none"), 1, None, "load/vmstate_load",
-                               out)  # fmt: skip
+                               lambda: out)  # fmt: skip
     asyncio.run(run(settings, base, tally))
     said, state = sorted(tally.findings)
     assert said == "storage:load/vmstate_load: that is not said"
@@ -378,7 +378,7 @@ def test_what_was_found_is_kept_when_trying_again_fails(
     monkeypatch.setattr(FailingStorage, "attempt", troubled)
     tally = StorageTally()
     settings = StorageSettings("qemu:x", spec_of(qemu_binary, "none"), 1, None, "load/vmstate_load",
-                               tmp_path / "found")  # fmt: skip
+                               lambda: tmp_path / "found")  # fmt: skip
     if trouble is asyncio.CancelledError:
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(run(settings, base, tally))

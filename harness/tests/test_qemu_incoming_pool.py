@@ -3,6 +3,8 @@ misbehaves on command."""
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind, Refusal
-from loadfuzz.qemu import instance
+from loadfuzz.qemu import instance, template
 from loadfuzz.qemu.capture import capture
 from loadfuzz.qemu.incoming_pool import READY_MAX, IncomingExecutor, incoming_executor
 from loadfuzz.qemu.incoming_verdicts import judge_end, judge_refusal, mumbled
@@ -281,6 +283,32 @@ def test_a_pool_of_an_impossible_size_is_refused(ready: int, base: Path) -> None
 def test_a_binary_that_is_not_there_is_the_users_to_mend(base: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         load(MachineSpec("/nonexistent/qemu", "none"), base, b"")
+
+
+def test_a_template_that_somebody_killed_is_done_without(
+    faking: Callable[[str], MachineSpec], base: Path
+) -> None:
+    async def body(executor: IncomingExecutor) -> Execution:
+        await executor.execute(b"QEVM")
+        assert executor._template is not None
+        os.kill(executor._template._popen.pid, signal.SIGKILL)
+        for _ in range(4):  # more than were ready
+            found = await executor.execute(b"QEVM")
+        assert executor._template is None
+        return found
+
+    assert with_pool(faking("patient"), base, body).kind is ExitKind.ACCEPTED
+
+
+def test_where_nothing_can_be_copied_processes_are_started(
+    faking: Callable[[str], MachineSpec], base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(executor: IncomingExecutor) -> Execution:
+        assert executor._template is None
+        return await executor.execute(b"QEVM")
+
+    monkeypatch.setattr(template, "supported", lambda: False)
+    assert with_pool(faking("patient"), base, body).kind is ExitKind.ACCEPTED
 
 
 @pytest.mark.qemu

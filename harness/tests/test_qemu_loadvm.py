@@ -117,6 +117,19 @@ def test_a_load_without_a_word_is_accepted(base: Path, faked: Faked) -> None:
     assert (found.kind, found.depth, found.events) == (ExitKind.ACCEPTED, Depth.ACCEPTED, ())
 
 
+def test_a_qemu_that_agrees_on_nothing_is_no_target(base: Path, faked: Faked) -> None:
+    async def main() -> None:
+        plan = instance.Plan(faked("closed"), base, b"QEVM", 4096)
+        started = instance.Instance.start(plan)
+        try:
+            await started.ready()
+        finally:
+            await started.end()
+
+    with pytest.raises(InfraError, match="refuses to be spoken to: no such capability"):
+        asyncio.run(main())
+
+
 def test_what_is_mumbled_is_an_event(base: Path, faked: Faked) -> None:
     found = with_executor(faked("mumble"), base, load)
     assert found.kind is ExitKind.ACCEPTED

@@ -516,7 +516,7 @@ def test_what_broke_a_promise_is_kept_with_its_plan(
 ) -> None:
     out = tmp_path / "found"
     tally = Tally()
-    settings = Settings("qemu:none", spec_of(qemu_binary, "none"), 3, out=out,
+    settings = Settings("qemu:none", spec_of(qemu_binary, "none"), 3, out=lambda: out,
                         plan=plan_of("stall@byte:9=50"), operator=lambda *_: BOTH)  # fmt: skip
     asyncio.run(run_without_rehearsal(settings, base, tally))
     ((signature, (finding, place)),) = tally.findings.items()
@@ -598,7 +598,8 @@ def test_what_was_found_is_kept_when_trying_again_fails(
 
     monkeypatch.setattr(Peers, "take", troubled)
     tally = Tally()
-    settings = Settings("qemu:none", spec_of(qemu_binary, "none"), 1, out=tmp_path / "found",
+    out = tmp_path / "found"
+    settings = Settings("qemu:none", spec_of(qemu_binary, "none"), 1, out=lambda: out,
                         plan=plan_of("stall@byte:9=50"), operator=lambda *_: BOTH)  # fmt: skip
     if trouble is asyncio.CancelledError:
         with pytest.raises(asyncio.CancelledError):

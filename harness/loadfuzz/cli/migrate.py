@@ -39,7 +39,7 @@ QEMU's own blkdebug.
 
 \b
 Examples:
-  loadfuzz migrate qemu:microvm --count 500 --out found
+  loadfuzz migrate qemu:microvm --count 500
   loadfuzz migrate qemu:pc --qemu ./qemu-system-x86_64 --time 10m --seed 7
   loadfuzz migrate qemu:pc --plan 'half-close@section:3' --count 5
   loadfuzz migrate qemu:pc --plan kill@step:7      even: the source's steps,
@@ -90,7 +90,12 @@ Exit codes:
     default="",
     help="With --storage: faults that have TEXT in their name.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep findings there.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep findings there (default: a new folder, if there are any).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     target: str | None,
@@ -139,7 +144,7 @@ def _migrate(
 
     target, spec = _machine(target)
     tally = Tally(tell=_Progress(count if seconds is None else None))
-    settings = Settings(target, spec, count, seconds, seed, autostart, plan, out)
+    settings = Settings(target, spec, count, seconds, seed, autostart, plan, _folder(out, target))
 
     def tell() -> None:
         if as_json:
@@ -171,7 +176,7 @@ def _storage(
     from loadfuzz.qemu.storage_run import StorageSettings, StorageTally, run
 
     target, spec = _machine(target)
-    settings = StorageSettings(target, spec, count, seconds, only, out)
+    settings = StorageSettings(target, spec, count, seconds, only, _folder(out, target))
     total = len(settings.faults())
     if not total:
         raise UsageError(f"no fault of storage has {only!r} in its name; try load/ or vmstate_load")
@@ -185,6 +190,15 @@ def _storage(
 
     interrupted = _run(lambda folder: run(settings, folder, tally), tally, tell)
     return _code(tally.findings, interrupted=interrupted)
+
+
+def _folder(out: Path | None, target: str) -> Callable[[], Path]:
+    """Where findings go: asked for when there is one, and the same each time."""
+    from functools import cache
+
+    from loadfuzz.campaign.folder import new_folder
+
+    return cache(lambda: new_folder(f"migrate-{target}") if out is None else out)
 
 
 def _run(
@@ -204,7 +218,7 @@ def _run(
         with tempfile.TemporaryDirectory(prefix="loadfuzz-") as folder:
             asyncio.run(start(Path(folder)))
     except KeyboardInterrupt:
-        print(f"interrupted after {len(tally.rows)}", file=sys.stderr, flush=True)
+        print(f"interrupted after {len(tally.rows)}; until then:", file=sys.stderr, flush=True)
         interrupted = True
     except LoadfuzzError:
         if tally.rows:

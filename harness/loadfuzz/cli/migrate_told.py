@@ -78,7 +78,7 @@ def _findings(findings: Mapping[str, tuple[Finding, str]], skipped: list[str]) -
             f"  {printable(signature)}",
             f"    {printable(violation.title)}; {again}",
             f"    {printable(str(finding.input.faults))}",
-            f"    {place}" if place else "    not kept; use --out",
+            f"    {place}" if place else "    not kept: it could not be written",
         ]
     return lines
 

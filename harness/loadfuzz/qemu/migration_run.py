@@ -83,7 +83,7 @@ class Settings:
         seed: of the plans.
         autostart: destinations run by themselves, as without ``-S``.
         plan: the one that is run each time, ``None`` for random ones.
-        out: folder for findings, ``None`` to keep none.
+        out: the folder for findings, asked for when there is one; ``None`` to keep none.
         operator: decides who is to run.
     """
 
@@ -94,7 +94,7 @@ class Settings:
     seed: int = 1
     autostart: bool = False
     plan: FaultPlan | None = None
-    out: Path | None = None
+    out: Callable[[], Path] | None = None
     operator: Operator = careful
 
 
@@ -308,9 +308,9 @@ class _Runner:
         await confirm(news(violations, found, FINDINGS_MAX - len(found)), again, _is_like, keep)
 
     def _write(self, finding: Finding, attempt: Attempt) -> str:
-        out = self._settings.out
-        if out is None:
+        if self._settings.out is None:
             return ""
+        out = self._settings.out()
         extra = {"migration.txt": account(finding, attempt).encode()}
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ class StorageSettings:
         count: faults of the table, from its beginning; ``None`` for all.
         seconds: after which none is begun, ``None`` for no limit.
         only: part of what a fault is written like; "" for all.
-        out: folder for findings, ``None`` to keep none.
+        out: the folder for findings, asked for when there is one; ``None`` to keep none.
     """
 
     target: str
@@ -94,7 +94,7 @@ class StorageSettings:
     count: int | None = None
     seconds: float | None = None
     only: str = ""
-    out: Path | None = None
+    out: Callable[[], Path] | None = None
 
     def faults(self) -> list[StorageFault]:
         """What is tried, in order."""
@@ -199,6 +199,7 @@ def _is_same(one: Violation, other: Violation) -> bool:
 def _write(settings: StorageSettings, finding: Finding, attempt: StorageAttempt) -> str:
     if settings.out is None:
         return ""
+    out = settings.out()
     names = "cannot be read" if attempt.names is None else ", ".join(sorted(attempt.names))
     lines = [
         finding.again,
@@ -211,11 +212,11 @@ def _write(settings: StorageSettings, finding: Finding, attempt: StorageAttempt)
         "",
     ]
     try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        place = write_finding(settings.out, finding, {"storage.txt": "\n".join(lines).encode()})
+        out.mkdir(parents=True, exist_ok=True)
+        place = write_finding(out, finding, {"storage.txt": "\n".join(lines).encode()})
     except OSError as error:
-        raise explain(error, f"writing to {settings.out}") from error
-    return str(settings.out / place) if place else ""
+        raise explain(error, f"writing to {out}") from error
+    return str(out / place) if place else ""
 
 
 def _outcome(row: StorageRow) -> str:

@@ -53,15 +53,16 @@ class TraceLog:
         path: of a file that QEMU does not have yet; made here, and may be unlinked.
 
     Attributes:
+        descriptor: of ours, to read it.
         position: bytes behind which QEMU goes on, as far as is known: all that it has logged.
     """
 
-    __slots__ = ("_descriptor", "path", "position")
+    __slots__ = ("descriptor", "path", "position")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def arguments(self) -> list[str]:
         """QEMU's arguments."""
@@ -69,7 +70,7 @@ class TraceLog:
 
     def take(self) -> tuple[str, ...]:
         """The events since this was last called, see :func:`events_of`; empties the file."""
-        size = os.fstat(self._descriptor).st_size
+        size = os.fstat(self.descriptor).st_size
         if not size:
             return ()
         # QEMU goes on at its own position behind what is cut off here: the file then begins
@@ -77,16 +78,16 @@ class TraceLog:
         self.position = max(self.position, size)
         begin = 0
         with suppress(OSError):
-            begin = os.lseek(self._descriptor, 0, _HOLE_SKIP)
-        data = os.pread(self._descriptor, READ_MAX, begin)
-        os.ftruncate(self._descriptor, 0)
+            begin = os.lseek(self.descriptor, 0, _HOLE_SKIP)
+        data = os.pread(self.descriptor, READ_MAX, begin)
+        os.ftruncate(self.descriptor, 0)
         return events_of(data.lstrip(b"\0").decode("utf-8", "replace"))
 
     def close(self) -> None:
         """Close it.  Closing again does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def events_of(log: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """A program that is started as a QEMU, speaks QMP like one, and misbehaves at the first ``loadvm``
 of an input, in the way that ``FAKE_QEMU`` says.
+Like a QEMU before 4.0 it executes no commands out of band.
 
 Run by path, since it takes the place of a binary; imports the standard library only.
 """
@@ -139,7 +140,7 @@ def main() -> None:
         connection.sendall(b'{"QMP": {"version": {}, "capabilities": []}}\n')
         for message in commands(connection):
             arguments = message.get("arguments")
-            reply = {
+            reply: dict[str, object] = {
                 "return": answer(
                     str(message["execute"]),
                     {key: str(value) for key, value in arguments.items()}
@@ -149,6 +150,10 @@ def main() -> None:
                     state,
                 )
             }
+            if message["execute"] == "qmp_capabilities" and (
+                arguments or os.environ.get("FAKE_QEMU") == "closed"
+            ):
+                reply = {"error": {"class": "GenericError", "desc": "no such capability"}}
             if "id" in message:
                 reply["id"] = message["id"]
             connection.sendall(json.dumps(reply).encode() + b"\n")

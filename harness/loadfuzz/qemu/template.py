@@ -1,0 +1,320 @@
+"""A program that stands before its first instruction, linked, and is copied instead of started.
+
+A QEMU is linked against fifty libraries and more; for a small machine that is half of what
+starting it costs.  So one process, the template, is started, stopped when its dynamic linker
+is done (a trap at the program's entry point), and told to fork whenever a QEMU is wanted: the
+idea of AFL's fork server, for a binary that nobody instruments.  What it has to do for that
+are some system calls, and ptrace(2) has it make them.
+
+A copy differs from a process that was started in nothing that QEMU could see: it is our
+child (``CLONE_PARENT``), ends when we do, leads a session of its own, and has three
+descriptors in the places that the template's command line names.  It is not traced.
+
+All copies have the same layout of memory.  Where this is not possible (another kind of host,
+tracing forbidden) a :class:`TraceError` says so, and processes are started as ever.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from loadfuzz.launching import SHELL, launched
+from loadfuzz.qemu.ptrace import (
+    BREAK,
+    EVENT_EXEC,
+    EVENT_FORK,
+    EVENT_STOP,
+    SYSCALL,
+    Stop,
+    Tracee,
+    TraceError,
+    auxiliary,
+    supported,
+)
+
+LINK_DEADLINE_S: Final = 30.0
+"""Linking takes some 20 ms here; a loaded CI machine gets more."""
+_LOOK_MIN_S: Final = 0.0005
+_LOOK_MAX_S: Final = 0.01
+"""How often to look whether it has got on, growing from the one to the other."""
+_WAIT_FOR_US: Final = 'kill -STOP $$; exec "$@"'
+"""Shell: stand still, so that nothing is missed, then become the program."""
+_AT_ENTRY: Final = 9
+_PAGE: Final = 4096
+
+_CLONE: Final = 56
+_DUP2: Final = 33
+_MMAP: Final = 9
+_PRCTL: Final = 157
+_RECVMSG: Final = 47
+_SETSID: Final = 112
+_PR_SET_PDEATHSIG: Final = 1
+_PR_GET_TID_ADDRESS: Final = 40
+_CLONE_FLAGS: Final = 0x00008000 | 0x00200000 | 0x01000000 | signal.SIGCHLD
+"""``CLONE_PARENT | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID``: glibc keeps the thread's id, and
+fork(2), which would set it anew, is not what makes the copies."""
+_PROT_READ_WRITE: Final = 3
+_MAP_PRIVATE_ANONYMOUS: Final = 0x22
+_NOWHERE: Final = (1 << 64) - 1
+
+_MSGHDR: Final = struct.Struct("<QQQQQQQ")
+_IOVEC: Final = struct.Struct("<QQ")
+_RIGHTS: Final = struct.Struct("<QiiIII")
+"""``struct cmsghdr`` with three descriptors."""
+_RIGHTS_SIZE: Final = 64
+"""Room for them."""
+_IOVEC_AT, _DATA_AT, _RIGHTS_AT, _TID_AT = 64, 96, 128, 256
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The descriptors of every copy, which the template's command line may name.
+
+    Attributes:
+        channel: a connected socket.
+        log: a file; a program that wants a name opens ``/proc/self/fd/LOG``.
+        output: what is also its standard output and standard error.
+    """
+
+    channel: int
+    log: int
+    output: int
+
+    @property
+    def all(self) -> tuple[int, int, int]:
+        """In the order in which they are given to a copy."""
+        return self.channel, self.log, self.output
+
+
+class Copy:
+    """A copied process, as far as waiting for its end goes.
+
+    Attributes:
+        pid: its process id, also of its session.
+    """
+
+    __slots__ = ("_returncode", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; ``None`` while it runs."""
+        if self._returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._returncode = os.waitstatus_to_exitcode(status)
+        return self._returncode
+
+
+class Template:
+    """A program that can be copied; made by :meth:`start`, ended by :meth:`end`.
+
+    Of the thread that made it alone, and no other may trace it.
+    """
+
+    __slots__ = ("_code", "_control", "_page", "_places", "_popen", "_state", "_theirs", "_tid",
+                 "_tracee")  # fmt: skip
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], control: socket.socket, theirs: int, places: Places
+    ) -> None:
+        self._popen = popen
+        self._control = control
+        self._theirs = theirs
+        self._places = places
+        self._page = 0
+        self._tid = 0
+
+    @classmethod
+    async def start(
+        cls,
+        command: Callable[[Places], Sequence[str]],
+        environment: Mapping[str, str],
+        address_space: int | None = None,
+        file_size: int | None = None,
+    ) -> Self:
+        """Start a program and wait until it is linked.
+
+        Cancellation leaves nothing behind.
+
+        Args:
+            command: the command line, from the descriptors that copies will have.
+            environment: all of it.
+            address_space, file_size: as of :func:`loadfuzz.launching.launched`.
+
+        Raises:
+            TraceError: that is not possible here, or the program does not get so far.
+        """
+        if not supported():
+            raise TraceError("processes can be copied on x86-64 Linux only")
+        template = cls._launch(command, environment, address_space, file_size)
+        with contextlib.ExitStack() as undo:
+            undo.callback(template.end)
+            try:
+                async with asyncio.timeout(LINK_DEADLINE_S):
+                    await template._link()
+            except TimeoutError:
+                raise TraceError(f"not linked within {LINK_DEADLINE_S:.0f} s") from None
+            undo.pop_all()
+        return template
+
+    @classmethod
+    def _launch(
+        cls,
+        command: Callable[[Places], Sequence[str]],
+        environment: Mapping[str, str],
+        address_space: int | None,
+        file_size: int | None,
+    ) -> Self:
+        """Start it; it is about to stand still before it becomes the program."""
+        control, theirs = socket.socketpair()
+        with theirs:
+            # What a process gets has the lowest numbers that are free.
+            free = [number for number in range(3, 7) if number != theirs.fileno()]
+            places = Places(*free[:3])
+            try:
+                popen = subprocess.Popen(
+                    launched(
+                        [SHELL, "-c", _WAIT_FOR_US, "sh", *command(places)],
+                        address_space,
+                        file_size,
+                    ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=(theirs.fileno(),),
+                )
+            except OSError as error:
+                control.close()
+                raise TraceError(f"cannot start a process: {error.strerror}") from error
+            return cls(popen, control, theirs.fileno(), places)
+
+    async def _link(self) -> None:
+        """Have it run up to its entry point, and get ready to copy it."""
+        tracee = self._tracee = Tracee.seize(self._popen.pid)
+        await _become(tracee)
+        entry = auxiliary(tracee.pid, _AT_ENTRY)
+        if not tracee.registers().is_64_bit:
+            raise TraceError("only 64-bit programs can be copied")
+        self._code = tracee.write_code(entry, BREAK)
+        tracee.go_on()
+        while (stop := await _next(tracee)) != Stop(signal.SIGTRAP, 0):
+            tracee.go_on(0 if stop.event else stop.signal)
+        state = tracee.registers()
+        if state.counter != entry + len(BREAK):
+            raise TraceError(f"process {tracee.pid} has traps of its own")
+        self._state = state.at(entry)
+        tracee.write_code(entry, SYSCALL)
+        tracee.stop_at_forks()
+        self._prepare(tracee)
+
+    def _prepare(self, tracee: Tracee) -> None:
+        """Lay out what the calls of its copies need."""
+        self._page = page = tracee.call(
+            self._state, _MMAP, 0, _PAGE, _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, _NOWHERE, 0
+        )
+        tracee.call(self._state, _PRCTL, _PR_GET_TID_ADDRESS, page + _TID_AT)
+        self._tid = int.from_bytes(tracee.read(page + _TID_AT, 8), "little")
+        header = _MSGHDR.pack(0, 0, page + _IOVEC_AT, 1, page + _RIGHTS_AT, _RIGHTS_SIZE, 0)
+        tracee.write(page, header)
+        tracee.write(page + _IOVEC_AT, _IOVEC.pack(page + _DATA_AT, 1))
+
+    def copy(self, channel: int, log: int, output: int) -> Copy:
+        """A process that begins now to do what the template has not begun; takes some tenths
+        of a millisecond.
+
+        Args:
+            channel, log, output: descriptors of ours that it gets, in its :class:`Places`.
+
+        Raises:
+            TraceError: the template is dead or does not do as told.  It is good for nothing
+                more but :meth:`end`, and no copy is left.
+        """
+        tracee, state = self._tracee, self._state
+        try:
+            socket.send_fds(self._control, [b"\0"], [channel, log, output])
+        except OSError as error:
+            raise TraceError(f"process {tracee.pid} takes nothing: {error.strerror}") from error
+        tracee.begin(state, _CLONE, _CLONE_FLAGS, 0, 0, self._tid, 0)
+        stop = tracee.wait()
+        if stop != Stop(signal.SIGTRAP, EVENT_FORK):
+            raise TraceError(f"process {tracee.pid} does not fork but was stopped by {stop}")
+        child = tracee.child()
+        with contextlib.ExitStack() as undo:
+            undo.callback(_put_down, child.pid)
+            child.wait()
+            tracee.go_on()
+            tracee.returned()
+            self._settle(child)
+            undo.pop_all()
+        return Copy(child.pid)
+
+    def _settle(self, child: Tracee) -> None:
+        """Make a copy a process of its own, and let it go."""
+        state, page, places = self._state, self._page, self._places
+        child.call(state, _RECVMSG, self._theirs, page, 0)
+        got = _RIGHTS.unpack(child.read(page + _RIGHTS_AT, _RIGHTS.size))[3:]
+        if got != places.all:
+            raise TraceError(f"process {child.pid} got descriptors {got}, not {places.all}")
+        child.call(state, _SETSID)
+        child.call(state, _PRCTL, _PR_SET_PDEATHSIG, signal.SIGKILL)
+        child.call(state, _DUP2, places.output, 1)
+        child.call(state, _DUP2, places.output, 2)
+        child.write_code(state.counter, self._code)
+        child.set_registers(state)
+        child.detach()
+
+    def end(self) -> None:
+        """End it; its copies go on.  Again does nothing."""
+        self._control.close()
+        if self._popen.returncode is None:
+            self._popen.returncode = _put_down(self._popen.pid)
+
+
+def _put_down(pid: int) -> int:
+    """Kill a process that is traced or about to be, and wait for it; returns its status."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    while True:  # its stops, of which there is one at most, and its end
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:
+            return -signal.SIGKILL  # somebody has reaped it
+        if not os.WIFSTOPPED(status):
+            return os.waitstatus_to_exitcode(status)
+
+
+async def _next(tracee: Tracee) -> Stop:
+    pause_s = _LOOK_MIN_S
+    while (stop := tracee.stopped()) is None:
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LOOK_MAX_S)
+    return stop
+
+
+async def _become(tracee: Tracee) -> None:
+    """Have what stands still become the program, and stop there."""
+    waited = False
+    while True:
+        stop = await _next(tracee)
+        match stop:
+            case Stop(signal.SIGTRAP, event) if event == EVENT_EXEC and waited:
+                return
+            case Stop(signal.SIGSTOP, event):
+                waited = True
+                if event == EVENT_STOP:  # it stood still before we looked
+                    os.kill(tracee.pid, signal.SIGCONT)
+                tracee.go_on()
+            case Stop(number, event):
+                tracee.go_on(0 if event else number)
