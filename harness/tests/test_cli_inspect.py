@@ -65,17 +65,17 @@ WHOLE = """\
 00000008  configuration
   00000009  len                          uint32        4
   0000000d  name                         buffer        "none"
-00000011  START ram                        id 2, instance 0, version 4, 38 bytes
+00000011  #0  START ram                    id 2, instance 0, version 4, 38 bytes
             no blocks
-00000037  PART  ram                                               id 2, 18 bytes
+00000037  #1  PART  ram                                           id 2, 18 bytes
             no pages
-00000049  END   ram                                               id 2, 18 bytes
+00000049  #2  END   ram                                           id 2, 18 bytes
             no pages
-0000005b  FULL  timer                      id 0, instance 0, version 2, 48 bytes
+0000005b  #3  FULL  timer                  id 0, instance 0, version 2, 48 bytes
   0000006e  cpu_ticks_offset             int64         0
   00000076  unused                       unused_buffer 8 zero bytes
   0000007e  cpu_clock_offset             int64         0
-0000008b  FULL  globalstate               id 4, instance 0, version 1, 134 bytes
+0000008b  #4  FULL  globalstate           id 4, instance 0, version 1, 134 bytes
   000000a4  size                         uint32        10 (0xa)
   000000a8  runstate                     buffer        "prelaunch" and 91 zeros
 00000111  EOF
@@ -122,7 +122,7 @@ def test_subsections_have_a_line_of_their_own(inspect: Run) -> None:
 
 def test_without_fields_there_is_a_line_for_each_section(inspect: Run) -> None:
     _, out, _ = inspect(NONE, options=("--no-fields",))
-    assert "FULL  timer" in out
+    assert "#3  FULL  timer" in out
     assert "cpu_clock_offset" not in out
 
 
@@ -152,7 +152,7 @@ def test_a_wrong_footer_is_said_in_its_place_and_the_rest_is_shown(inspect: Run)
     at = lines.index("! 00000087  timer: footer: expected section id 0x0, read 0x9")
     assert code == 1
     assert lines[at + 1].startswith("            QEMU says: Mismatched section id in footer")
-    assert any(line.startswith("0000008b  FULL  globalstate") for line in lines[at:])
+    assert any(line.startswith("0000008b  #4  FULL  globalstate") for line in lines[at:])
     assert lines[-1] == "5 sections, 1 problem (marked with !)"
 
 

@@ -33,9 +33,11 @@ def command(
 ) -> int:  # fmt: skip
     """Show what is in a stream: sections, fields, RAM and vmdesc.
 
-    Each line begins with an offset.  What a loader would refuse, or not look
-    at, is marked with "!" where it is in the stream, and the rest is shown all
-    the same.  The layout of the devices is taken from the stream's own vmdesc.
+    Each line begins with an offset, that of a section also with the number that
+    faults know it by (reset@section:3).  What a loader would refuse, or not
+    look at, is marked with "!" where it is in the stream, and the rest is shown
+    all the same.  The layout of the devices is taken from the stream's own
+    vmdesc.
 
     \b
     Exit codes:  0 no problems, 1 problems, 2 a file cannot be inspected.

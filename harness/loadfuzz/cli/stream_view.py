@@ -79,6 +79,7 @@ class View:
         self._read = read
         self._options = options
         self._digits = max(8, len(f"{inspection.size:x}"))
+        self._numbers = {section.start: at for at, section in enumerate(inspection.sections)}
         self._errors = list(errors)
         self._shown = 0
 
@@ -122,6 +123,7 @@ class View:
                 yield from self._field(line, name)
 
     def _section(self, section: SectionReport) -> Iterator[str]:
+        number = f"#{self._numbers[section.start]}"
         said = [f"id {section.section_id}"]
         if section.instance_id is not None:
             said.append(f"instance {_plain_number(section.instance_id)}")
@@ -129,7 +131,7 @@ class View:
             said.append(f"version {section.version_id}")
         said.append(_bytes(section.end - section.start))
         name = printable(section.idstr) or "(no name)"
-        yield self._head(section.start, f"{section.type:<5} {name}", ", ".join(said))
+        yield self._head(section.start, f"{number:<3} {section.type:<5} {name}", ", ".join(said))
         whole_ram = section.ram is not None and self._options.section is None
         if section.ram is not None:
             yield from self._ram(section.ram, section.type == "START")
