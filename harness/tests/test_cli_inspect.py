@@ -134,7 +134,7 @@ def test_a_hexdump_shows_the_bytes_at_their_offsets(inspect: Run) -> None:
 def test_one_section_is_shown_alone(inspect: Run) -> None:
     code, out, _ = inspect(NONE, options=("--section", "timer"))
     assert code == 0
-    assert [line.split()[2] for line in out.splitlines() if "version" in line] == ["timer"]
+    assert [line.split()[3] for line in out.splitlines() if "version" in line] == ["timer"]
 
 
 def test_a_section_that_is_not_there_is_a_usage_error(inspect: Run) -> None:
