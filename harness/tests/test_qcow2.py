@@ -439,7 +439,7 @@ def monitor(qemu: QEMUProcess) -> Monitor:
 
 
 def with_image(binary: str, machine: str, path: Path) -> MachineSpec:
-    return MachineSpec(binary, machine, extra=blockdev(path))
+    return MachineSpec(binary, machine, extra=blockdev(str(path)))
 
 
 def saved_by_qemu(binary: str, machine: str, path: Path) -> bytes:

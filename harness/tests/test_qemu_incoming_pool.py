@@ -290,11 +290,12 @@ def test_a_template_that_somebody_killed_is_done_without(
 ) -> None:
     async def body(executor: IncomingExecutor) -> Execution:
         await executor.execute(b"QEVM")
-        assert executor._template is not None
-        os.kill(executor._template._popen.pid, signal.SIGKILL)
+        template = executor._starter._template
+        assert template is not None
+        os.kill(template._popen.pid, signal.SIGKILL)
         for _ in range(4):  # more than were ready
             found = await executor.execute(b"QEVM")
-        assert executor._template is None
+        assert not executor._starter.copies
         return found
 
     assert with_pool(faking("patient"), base, body).kind is ExitKind.ACCEPTED
@@ -304,7 +305,7 @@ def test_where_nothing_can_be_copied_processes_are_started(
     faking: Callable[[str], MachineSpec], base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(executor: IncomingExecutor) -> Execution:
-        assert executor._template is None
+        assert not executor._starter.copies
         return await executor.execute(b"QEVM")
 
     monkeypatch.setattr(template, "supported", lambda: False)

@@ -120,7 +120,7 @@ def test_a_load_without_a_word_is_accepted(base: Path, faked: Faked) -> None:
 def test_a_qemu_that_agrees_on_nothing_is_no_target(base: Path, faked: Faked) -> None:
     async def main() -> None:
         plan = instance.Plan(faked("closed"), base, b"QEVM", 4096)
-        started = instance.Instance.start(plan)
+        started = instance.Instance.start(plan, plan.starter())
         try:
             await started.ready()
         finally:

@@ -463,7 +463,7 @@ def test_the_script_starts_a_machine_as_the_executor_does_but_with_its_own_monit
     ]  # fmt: skip
     text = write_script(spec, finding_of(b"QEVM"))
     assert f"-device {shlex.quote(spec.devices[0])} \\\n" in text
-    _, options = qcow2.blockdev(Path("IMAGE"))
+    _, options = qcow2.blockdev("IMAGE")
     assert options.removesuffix("IMAGE") + '"$image_option"\n' in text
 
 

@@ -35,7 +35,8 @@ def asked(binary: str, folder: Path, change: Callable[[bytes], bytes]) -> Death 
     async def main() -> Death | None:
         spec = MachineSpec(binary, "none", memory_mb=0, address_space_mb=SPACE_MB)
         clean = await capture(replace(spec, address_space_mb=None))
-        live = Instance.start(Plan(spec, folder, clean, 2 * len(clean)))
+        plan = Plan(spec, folder, clean, 2 * len(clean))
+        live = Instance.start(plan, plan.starter())
         try:
             return await without_memory(live, change(clean))
         finally:

@@ -19,6 +19,7 @@ from loadfuzz.qemu import template as template_module
 from loadfuzz.qemu.ptrace import TraceError
 from loadfuzz.qemu.template import Copy, Places, Template
 
+NOTHING = [b"", b""]
 WAIT_S = 20.0
 """Longest wait for something that is bound to happen."""
 
@@ -38,7 +39,7 @@ async def started(code: str) -> Template:
     def command(places: Places) -> Sequence[str]:
         return [*python(code), *(str(number) for number in places.all)]
 
-    return await Template.start(command, dict(os.environ))
+    return await Template.start(command, 2, dict(os.environ))
 
 
 def ended(copy: Copy) -> int:
@@ -51,15 +52,15 @@ def ended(copy: Copy) -> int:
 
 
 @contextlib.contextmanager
-def descriptors() -> Iterator[tuple[socket.socket, int, int, int]]:
-    """Our end of a channel, the copy's, a log and an output."""
+def descriptors() -> Iterator[tuple[socket.socket, int, int, list[int]]]:
+    """Our end of a channel, and of a copy its other end, an output and two files."""
     ours, theirs = socket.socketpair()
-    log, output = os.memfd_create("log"), os.memfd_create("output")
+    made = [os.memfd_create("made") for _ in range(3)]
     ours.settimeout(WAIT_S)
     with ours, theirs:
-        yield ours, theirs.fileno(), log, output
-    os.close(log)
-    os.close(output)
+        yield ours, theirs.fileno(), made[0], made[1:]
+    for descriptor in made:
+        os.close(descriptor)
 
 
 def check_no_child_is_left() -> None:
@@ -67,17 +68,18 @@ def check_no_child_is_left() -> None:
         os.waitpid(-1, os.WNOHANG)
 
 
-def run(code: str, count: int = 1) -> list[tuple[int, bytes, bytes]]:
-    """Exit statuses, logs and outputs of copies of one template."""
+def run(code: str, count: int = 1) -> list[tuple[int, bytes, list[bytes]]]:
+    """Exit statuses, outputs and files of copies of one template."""
 
-    async def main() -> list[tuple[int, bytes, bytes]]:
+    async def main() -> list[tuple[int, bytes, list[bytes]]]:
         template = await started(code)
-        found: list[tuple[int, bytes, bytes]] = []
+        found: list[tuple[int, bytes, list[bytes]]] = []
         try:
             for _ in range(count):
-                with descriptors() as (_, theirs, log, output):
-                    code_of = ended(template.copy(theirs, log, output))
-                    found.append((code_of, os.pread(log, 999, 0), os.pread(output, 999, 0)))
+                with descriptors() as (_, theirs, output, files):
+                    status = ended(template.copy(theirs, output, files))
+                    said, *written = (os.pread(number, 999, 0) for number in (output, *files))
+                    found.append((status, said, written))
         finally:
             template.end()
         return found
@@ -89,14 +91,15 @@ def test_a_copy_has_its_own_descriptors_and_output() -> None:
     found = run(
         """
         import os, sys
-        channel, log, output = map(int, sys.argv[1:])
+        channel, output, log, image = map(int, sys.argv[1:])
         open(f"/proc/self/fd/{log}", "w").write("logged")
+        os.write(image, b"stored")
         os.write(1, b"printed ")
         os.write(2, b"and complained")
         """,
         count=3,
     )
-    assert found == [(0, b"logged", b"printed and complained")] * 3
+    assert found == [(0, b"printed and complained", [b"logged", b"stored"])] * 3
 
 
 def test_copies_can_be_spoken_to_apart_from_each_other() -> None:
@@ -111,7 +114,7 @@ def test_copies_can_be_spoken_to_apart_from_each_other() -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(template.end)
             talks = [stack.enter_context(descriptors()) for _ in range(3)]
-            copies = [template.copy(*talk[1:]) for talk in talks]
+            copies = [template.copy(theirs, output, files) for _, theirs, output, files in talks]
             for number, (talk, copy) in reversed(list(enumerate(zip(talks, copies, strict=True)))):
                 talk[0].sendall(b"number %d of " % number)
                 assert talk[0].recv(99) == b"number %d of %d" % (number, copy.pid)
@@ -122,12 +125,12 @@ def test_copies_can_be_spoken_to_apart_from_each_other() -> None:
 
 def test_a_copy_leads_a_session_and_is_our_child() -> None:
     (found,) = run("import os; print(os.getsid(0) == os.getpid(), os.getppid(), flush=True)")
-    assert found == (0, b"", b"True %d\n" % os.getpid())
+    assert found == (0, b"True %d\n" % os.getpid(), NOTHING)
 
 
 def test_a_copy_is_not_traced() -> None:
     (found,) = run("print(next(x for x in open('/proc/self/status') if 'TracerPid' in x))")
-    assert found[2].split() == [b"TracerPid:", b"0"]
+    assert found[1].split() == [b"TracerPid:", b"0"]
 
 
 def test_a_copy_knows_its_own_thread() -> None:
@@ -149,12 +152,12 @@ def test_a_copy_knows_its_own_thread() -> None:
         os.abort()
         """
     )
-    assert found == (-signal.SIGABRT, b"", b"ran ran ran ")
+    assert found == (-signal.SIGABRT, b"ran ran ran ", NOTHING)
 
 
 def test_what_a_copy_changes_no_other_copy_sees() -> None:
     found = run("import sys; print(len(sys.argv)); sys.argv.append('x'); sys.exit(7)", count=2)
-    assert found == [(7, b"", b"4\n")] * 2
+    assert found == [(7, b"5\n", NOTHING)] * 2
 
 
 def test_a_copy_ends_when_we_do(tmp_path: Path) -> None:
@@ -163,9 +166,9 @@ def test_a_copy_ends_when_we_do(tmp_path: Path) -> None:
         from loadfuzz.qemu.template import Template
         async def main():
             program = [sys.executable, "-c", "import time; time.sleep(99)"]
-            template = await Template.start(lambda places: program, dict(os.environ))
+            template = await Template.start(lambda places: program, 0, dict(os.environ))
             ours, theirs = socket.socketpair()
-            copy = template.copy(theirs.fileno(), 1, 2)
+            copy = template.copy(theirs.fileno(), 2, [])
             print(template._popen.pid, copy.pid, flush=True)
             time.sleep(99)
         asyncio.run(main())
@@ -194,8 +197,8 @@ def test_a_template_that_somebody_killed_says_so_and_leaves_no_copy() -> None:
         template = await started("pass")
         try:
             os.kill(template._popen.pid, signal.SIGKILL)
-            with descriptors() as (_, *theirs), pytest.raises(TraceError):
-                template.copy(*theirs)
+            with descriptors() as (_, theirs, output, files), pytest.raises(TraceError):
+                template.copy(theirs, output, files)
         finally:
             template.end()
         template.end()
@@ -209,8 +212,11 @@ def test_a_copy_that_got_something_else_is_put_down() -> None:
         template = await started("pass")
         try:
             template._control.send(b"no descriptors")
-            with descriptors() as (_, *theirs), pytest.raises(TraceError, match="got descriptors"):
-                template.copy(*theirs)
+            with (
+                descriptors() as (_, theirs, output, files),
+                pytest.raises(TraceError, match="got descriptors"),
+            ):
+                template.copy(theirs, output, files)
         finally:
             template.end()
         check_no_child_is_left()
@@ -223,7 +229,7 @@ def test_a_copy_that_got_something_else_is_put_down() -> None:
 )
 def test_a_program_that_does_not_get_so_far_is_an_error(command: list[str]) -> None:
     async def main() -> None:
-        template = await Template.start(lambda places: command, dict(os.environ))
+        template = await Template.start(lambda places: command, 0, dict(os.environ))
         template.end()
 
     if command[0] == "/bin/sh":  # it gets as far as its entry point, and complains then

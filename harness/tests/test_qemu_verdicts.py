@@ -6,9 +6,10 @@ import pytest
 
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Depth, ExitKind
+from loadfuzz.qemu import tracelog
 from loadfuzz.qemu.pace import BLOCKED_S, CEILING_S, EVERY, FLOOR_S, WAIT_MAX_S, Pace, Wait
 from loadfuzz.qemu.process import Ending
-from loadfuzz.qemu.tracelog import EVENTS_MAX, events_of
+from loadfuzz.qemu.tracelog import EVENTS_MAX, LogReader
 from loadfuzz.qemu.verdicts import judge_death, judge_reply, last_words
 from loadfuzz.qemu.vitals import common_calls, parse_backtraces
 
@@ -288,7 +289,7 @@ def test_sections_carry_instance_and_version_and_fields_come_once() -> None:
         "vmstate_load_state_end ide end/0\n"
         "vmstate_load_state_end bmdma no field/-22\n"
     )
-    assert events_of(log) == (
+    assert LogReader().events_of(log) == (
         "vmstate_load_state_field configuration:len",
         "vmstate_load ram 0 4",
         "vmstate_load ram part",
@@ -303,16 +304,34 @@ def test_a_field_that_is_not_in_the_stream_is_no_event_where_that_is_said() -> N
         "vmstate_load_state_field timer:cpu_ticks_offset exists=1\n"
         "vmstate_load_state_field timer:unused exists=0\n"
     )
-    assert events_of(log) == ("vmstate_load_state_field timer:cpu_ticks_offset",)
+    assert LogReader().events_of(log) == ("vmstate_load_state_field timer:cpu_ticks_offset",)
 
 
 def test_a_section_whose_device_is_not_there_is_no_event() -> None:
-    assert events_of("qemu_loadvm_state_section_startfull 2(invented) 0 4\n") == ()
+    assert LogReader().events_of("qemu_loadvm_state_section_startfull 2(invented) 0 4\n") == ()
+
+
+def test_a_line_means_what_its_own_log_makes_of_it_though_it_came_before() -> None:
+    reader = LogReader()
+    section = "qemu_loadvm_state_section_startfull 2(ram) 0 4\n"
+    rest = "vmstate_load ram, (old)\nvmstate_load_state_field ram:pages\n"
+    field = "vmstate_load_state_field ram:pages"
+    for _ in range(2):
+        assert reader.events_of(section + rest) == ("vmstate_load ram 0 4", field)
+        assert reader.events_of(rest) == ("vmstate_load ram part", field)
+
+
+def test_lines_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracelog, "LINES_MAX", 5)
+    reader = LogReader()
+    for number in range(9):
+        assert reader.events_of(f"vmstate_load a{number}, x\n") == (f"vmstate_load a{number} part",)
+        assert len(reader._lines) <= 5 + 2
 
 
 def test_events_are_bounded() -> None:
     log = "".join(f"vmstate_load device{n}, x\n" for n in range(2 * EVENTS_MAX))
-    assert len(events_of(log)) == EVENTS_MAX
+    assert len(LogReader().events_of(log)) == EVENTS_MAX
 
 
 # -- where it hangs --------------------------------------------------------------------------

@@ -67,7 +67,7 @@ async def _measure(profile: str, spec: MachineSpec) -> list[Figure]:
         )
         stream = persistent.clean
         plan = Plan(spec, place_for(folder, 4 * len(stream)), stream, 2 * len(stream))
-        bare = Instance.start(plan)
+        bare = Instance.start(plan, plan.starter())
         stack.push_async_callback(bare.end)
         await bare.ready()
         pool = await stack.enter_async_context(

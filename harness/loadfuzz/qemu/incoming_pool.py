@@ -26,14 +26,13 @@ from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.closer import RUNNING, STOPPING, status_of
 from loadfuzz.qemu.incoming_verdicts import judge_end, judge_refusal, mumbled
 from loadfuzz.qemu.instance import place_for
-from loadfuzz.qemu.listener import Listener, progress_of, reason_of, template_of
+from loadfuzz.qemu.listener import Listener, progress_of, reason_of, starter_of
 from loadfuzz.qemu.loadvm import GUEST_RUN_S
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode
 from loadfuzz.qemu.pace import Pace
 from loadfuzz.qemu.process import end_all
-from loadfuzz.qemu.ptrace import TraceError
-from loadfuzz.qemu.template import Template
+from loadfuzz.qemu.starter import Starter
 
 READY_MAX: Final = 16
 """Processes that may wait for their stream; each takes some 40 MB."""
@@ -65,7 +64,7 @@ class IncomingExecutor:
     """
 
     __slots__ = (
-        "_base", "_ending", "_live", "_load_timeout_s", "_pace", "_ready", "_spec", "_template",
+        "_base", "_ending", "_live", "_load_timeout_s", "_pace", "_ready", "_spec", "_starter",
         "_waiting", "generation",
     )  # fmt: skip
 
@@ -75,14 +74,14 @@ class IncomingExecutor:
         base: Path,
         load_timeout_s: float,
         ready: int,
-        template: Template | None,
+        starter: Starter,
     ) -> None:
         self.generation = 0
         self._spec = spec
         self._base = base
         self._load_timeout_s = load_timeout_s
         self._ready = ready
-        self._template = template
+        self._starter = starter
         self._pace = Pace()
         self._waiting: deque[Listener] = deque()
         self._live: Listener | None = None
@@ -132,7 +131,7 @@ class IncomingExecutor:
         Raises:
             InfraError: one does not die; the others are ended all the same.
         """
-        self._drop_template()
+        self._starter.end()
         every = [*self._waiting, *self._ending]
         self._waiting.clear()
         self._ending.clear()
@@ -165,18 +164,8 @@ class IncomingExecutor:
                 self._waiting.append(self._start())
 
     def _start(self) -> Listener:
-        """One that comes up, copied if that goes."""
-        if self._template is not None:
-            try:
-                return Listener.start(self._spec, self._base, self._template)
-            except TraceError:  # somebody has ended it: without one it goes on, only slower
-                self._drop_template()
-        return Listener.start(self._spec, self._base)
-
-    def _drop_template(self) -> None:
-        if self._template is not None:
-            self._template.end()
-            self._template = None
+        """One that comes up."""
+        return Listener.start(self._spec, self._base, self._starter)
 
     async def _collect(self) -> None:
         """Let go of those that have ended."""
@@ -274,12 +263,11 @@ async def incoming_executor(
         raise UsageError(f"{ready} processes started ahead are not possible; use 0 to {READY_MAX}")
     base = place_for(folder, (ready + 1) * _FILES_SIZE)
     sweep(base)
-    template: Template | None = None
-    if ready:
-        with contextlib.suppress(TraceError):  # then each is started from its very beginning
-            template = await template_of(spec)
-    executor = IncomingExecutor(spec, base, load_timeout_s, ready, template)
+    starter = starter_of(spec)
+    executor = IncomingExecutor(spec, base, load_timeout_s, ready, starter)
     try:
+        if ready:
+            await starter.prepare(1)
         await executor.renew()
         yield executor
     finally:

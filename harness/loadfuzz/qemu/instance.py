@@ -5,6 +5,7 @@ channel, the files are unlinked, so that not even a worker that is killed leaves
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,8 @@ from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import NEGOTIATION, Monitor, refusal_of
 from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of
-from loadfuzz.qemu.tracelog import TraceLog
+from loadfuzz.qemu.starter import HeldFile, Starter
+from loadfuzz.qemu.tracelog import TraceLog, log_arguments
 from loadfuzz.qemu.vitals import CPUClock
 
 INPUT: Final = "s0"
@@ -28,6 +30,8 @@ SHARED_MEMORY: Final = Path("/dev/shm")
 SAVED_TIMES: Final = 8
 """How many times as long as the clean state, its memory apart, one saved after a load may be:
 there are few lists in it that could grow.  The clean slot is one of them."""
+FILES: Final = 2
+"""Files of a process: what it logs to, and its image."""
 TRANSLATION_MB: Final = 32
 """Room for translated code: TCG takes 1 GiB of address space otherwise, and a guest that runs
 for some milliseconds fills no more."""
@@ -54,6 +58,16 @@ class Plan:
         """Bytes that a file of a process may grow to: what it prints, or its image with a state
         saved again in it, beside the machine's memory."""
         return PRINTED_MAX + self.capacity + SAVED_TIMES * len(self.clean)
+
+    def starter(self) -> Starter:
+        """What starts the processes; they have :data:`FILES` each."""
+
+        def arguments(names: Sequence[str]) -> list[str]:
+            log, image = names
+            disk = qcow2.blockdev(image)
+            return [*accelerator(self.spec), "-no-shutdown", *disk, *log_arguments(log)]
+
+        return Starter(self.spec, arguments, self.file_size)
 
 
 class Instance:
@@ -87,8 +101,12 @@ class Instance:
         self.loads = 0
 
     @classmethod
-    def start(cls, plan: Plan) -> "Instance":
+    def start(cls, plan: Plan, starter: Starter) -> "Instance":
         """Start a QEMU and do not wait until it is :meth:`ready`; takes some milliseconds.
+
+        Args:
+            plan: what it is started from.
+            starter: from :meth:`Plan.starter`.
 
         Raises:
             UsageError: the binary cannot be run.
@@ -104,10 +122,8 @@ class Instance:
             image.write(CLEAN, plan.clean)
             image.write(INPUT, plan.clean)
             log = TraceLog(folder / "log")
-            more = [*accelerator(plan.spec), "-no-shutdown", *qcow2.blockdev(image.path)]
-            process = plan.spec.start(
-                folder / "stderr", [*more, *log.arguments()], file_size=plan.file_size
-            )
+            files = [HeldFile(file.path, file.descriptor) for file in (log, image)]
+            process = starter.start(folder / "stderr", files)
         except BaseException as error:
             if image is not None:
                 image.close()

@@ -14,7 +14,7 @@ asked again.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +23,9 @@ from loadfuzz.qemu.brief import BriefFolder
 from loadfuzz.qemu.instance import accelerator
 from loadfuzz.qemu.machine import START_DEADLINE_S, MachineSpec
 from loadfuzz.qemu.monitor import Monitor, Reply, encode
-from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of, copied
-from loadfuzz.qemu.template import Places, Template
-from loadfuzz.qemu.tracelog import TraceLog
+from loadfuzz.qemu.process import PRINTED_MAX, REAP_DEADLINE_S, Process, complaint_of
+from loadfuzz.qemu.starter import HeldFile, Starter
+from loadfuzz.qemu.tracelog import TraceLog, log_arguments
 from loadfuzz.qemu.vitals import CPUClock
 
 _NAME: Final = "stream"
@@ -72,18 +72,17 @@ class Listener:
         self.clock = CPUClock(process.pid)
 
     @classmethod
-    def start(cls, spec: MachineSpec, base: Path, template: Template | None = None) -> "Listener":
+    def start(cls, spec: MachineSpec, base: Path, starter: Starter) -> "Listener":
         """Start a QEMU and do not wait until it is :meth:`ready`; takes some milliseconds.
 
         Args:
             spec: the machine, without an ``-incoming``.
             base: folder in which it has a folder of its own until it is ready.
-            template: from :func:`template_of`, of the same machine; it is copied.
+            starter: from :func:`starter_of`, of the same machine.
 
         Raises:
             UsageError: the binary cannot be run.
             InfraError: no room, or no process can be started; nothing is left behind.
-            TraceError: the template is good for nothing more; nothing is left behind.
         """
         brief = BriefFolder(base)
         folder = brief.path
@@ -100,11 +99,7 @@ class Listener:
                     f"using {folder} failed: {error.strerror or error}; make room there, or "
                     "raise the limit of open files"
                 ) from error
-            if template is None:
-                more = [*_arguments(spec), *log.arguments()]
-                process = spec.start(folder / "stderr", more, file_size=PRINTED_MAX)
-            else:
-                process = copied(template, folder / "stderr", log.descriptor)
+            process = starter.start(folder / "stderr", [HeldFile(log.path, log.descriptor)])
             undo.pop_all()
         with theirs, contextlib.suppress(OSError):  # if it has ended, being ready shows it
             socket.send_fds(process.channel, [_BLANK], [theirs.fileno()])
@@ -200,22 +195,15 @@ class Listener:
         self._folder.remove()
 
 
-async def template_of(spec: MachineSpec) -> Template:
-    """What listeners of a machine can be copied from.
+def starter_of(spec: MachineSpec) -> Starter:
+    """What starts the listeners of a machine; they have one file each."""
 
-    Raises:
-        UsageError: the binary cannot be run.
-        TraceError: processes cannot be copied here.
-    """
+    def arguments(names: Sequence[str]) -> list[str]:
+        (log,) = names
+        more = ["-no-shutdown", "-incoming", "defer", *log_arguments(log)]
+        return [*accelerator(spec), *more]
 
-    def more(places: Places) -> list[str]:
-        return [*_arguments(spec), "-D", f"/proc/self/fd/{places.log}"]
-
-    return await spec.template(more, file_size=PRINTED_MAX)
-
-
-def _arguments(spec: MachineSpec) -> list[str]:
-    return [*accelerator(spec), "-no-shutdown", "-incoming", "defer"]
+    return Starter(spec, arguments, PRINTED_MAX)
 
 
 def progress_of(reply: Reply) -> str:

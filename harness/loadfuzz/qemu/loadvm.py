@@ -27,13 +27,14 @@ from loadfuzz.qemu.asking import Ask, FailedError, ask, judge_failure
 from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.capture import capture
 from loadfuzz.qemu.closer import NOT_RUN, look_closer
-from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
+from loadfuzz.qemu.instance import CLEAN, FILES, INPUT, Instance, Plan, place_for
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode, encode_hmp
 from loadfuzz.qemu.pace import Pace
 from loadfuzz.qemu.process import PRINTED_MAX, end_all
 from loadfuzz.qemu.rehearsal import Look, rehearse, remark
 from loadfuzz.qemu.secondopinion import is_silent, without_memory
+from loadfuzz.qemu.starter import Starter
 from loadfuzz.qemu.verdicts import judge_reply
 from loadfuzz.qemu.vitals import resident_bytes
 
@@ -94,15 +95,18 @@ class LoadvmExecutor:
     """
 
     __slots__ = (
-        "_live", "_manners", "_pace", "_plan", "_rss", "_spares", "_usable", "clean",
-        "generation", "remarks",
+        "_live", "_manners", "_pace", "_plan", "_rss", "_spares", "_starter", "_usable",
+        "clean", "generation", "remarks",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, manners: Manners, remarks: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, plan: Plan, starter: Starter, manners: Manners, remarks: tuple[str, ...] = ()
+    ) -> None:
         self.generation = 0
         self.remarks = remarks
         self.clean = plan.clean
         self._plan = plan
+        self._starter = starter
         self._manners = manners
         self._pace = Pace()
         self._live: Instance | None = None
@@ -179,7 +183,7 @@ class LoadvmExecutor:
         if old is not None:
             await old.end()
         for left in reversed(range(_START_TRIES)):
-            fresh = self._spares.pop(0) if self._spares else Instance.start(self._plan)
+            fresh = self._spares.pop(0) if self._spares else self._start()
             try:
                 await fresh.ready()
             except (UsageError, InfraError):
@@ -197,7 +201,7 @@ class LoadvmExecutor:
         self.generation += 1
         self._usable = True
         while len(self._spares) < self._manners.spares:
-            self._spares.append(Instance.start(self._plan))
+            self._spares.append(self._start())
 
     async def close(self) -> None:
         """End all processes."""
@@ -205,6 +209,9 @@ class LoadvmExecutor:
         every = [*self._spares, *([self._live] if self._live is not None else [])]
         self._spares, self._live = [], None
         await end_all(every)
+
+    def _start(self) -> Instance:
+        return Instance.start(self._plan, self._starter)
 
     def _ready(self) -> Instance:
         if self._live is None or not self._usable:
@@ -269,7 +276,7 @@ class LoadvmExecutor:
     async def _reconsider(self, stream: bytes, execution: Execution) -> Execution:
         """The verdict on a QEMU that ended without a word: was there memory left?"""
         try:
-            fresh = self._spares.pop(0) if self._spares else Instance.start(self._plan)
+            fresh = self._spares.pop(0) if self._spares else self._start()
             try:
                 death = await without_memory(fresh, stream)
             finally:
@@ -335,15 +342,20 @@ async def loadvm_executor(
     size = (1 + spares) * (capacity + 2 * len(clean) + (spec.memory_mb << 20))
     plan = Plan(spec, place_for(folder, size), clean, capacity)
     sweep(plan.base)
-    executor = await _rehearsed(plan, manners)
+    starter = plan.starter()
     try:
-        await executor.renew()
-        yield executor
+        await starter.prepare(FILES)
+        executor = await _rehearsed(plan, starter, manners)
+        try:
+            await executor.renew()
+            yield executor
+        finally:
+            await executor.close()
     finally:
-        await executor.close()
+        starter.end()
 
 
-async def _rehearsed(plan: Plan, manners: Manners) -> LoadvmExecutor:
+async def _rehearsed(plan: Plan, starter: Starter, manners: Manners) -> LoadvmExecutor:
     """An executor that looks as closely as goes well with what the machine saved of itself.
 
     Raises:
@@ -355,7 +367,7 @@ async def _rehearsed(plan: Plan, manners: Manners) -> LoadvmExecutor:
         if why:
             remarks = (remark(plan.spec, why, look),)
         manners = replace(manners, look=look)
-        trial = LoadvmExecutor(plan, replace(manners, spares=0, explain=False))
+        trial = LoadvmExecutor(plan, starter, replace(manners, spares=0, explain=False))
         try:
             failed = await rehearse(trial, plan.spec, look)
         finally:
@@ -363,4 +375,4 @@ async def _rehearsed(plan: Plan, manners: Manners) -> LoadvmExecutor:
         if not failed:
             break
         why = why or failed
-    return LoadvmExecutor(plan, manners, remarks)
+    return LoadvmExecutor(plan, starter, manners, remarks)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,7 @@ from typing import Final
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from loadfuzz.errors import InfraError, UsageError
-from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of, program_of, start
-from loadfuzz.qemu.template import Places, Template
+from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of, start
 
 __all__ = ["MachineSpec", "QEMUProcess", "check_socket_name", "complaint_of", "running"]
 
@@ -80,41 +79,17 @@ class MachineSpec:
         return start(
             [*self.argv(theirs.fileno()), *more], ours, theirs, stderr,
             environment=self.environment,
-            address_space=self._address_space,
-            file_size=self._file_size(file_size),
+            address_space=self.address_space,
+            file_size=self.file_size(file_size),
         )  # fmt: skip
 
-    async def template(
-        self, more: Callable[[Places], Sequence[str]], *, file_size: int | None = None
-    ) -> Template:
-        """What copies are made of (:func:`loadfuzz.qemu.process.copied`) that are as if
-        :meth:`start` had made them.
-
-        Args:
-            more: arguments behind all others, from the descriptors that copies have.
-            file_size: as of :meth:`start`.
-
-        Raises:
-            UsageError: the binary cannot be run.
-            TraceError: as :meth:`Template.start`.
-        """
-        program = program_of(self.binary)
-
-        def command(places: Places) -> list[str]:
-            return [program, *self.argv(places.channel)[1:], *more(places)]
-
-        return await Template.start(
-            command,
-            {**os.environ, **dict(self.environment)},
-            self._address_space,
-            self._file_size(file_size),
-        )
-
     @property
-    def _address_space(self) -> int | None:
+    def address_space(self) -> int | None:
+        """Bytes of address space that it may have, ``None`` for any number."""
         return None if self.address_space_mb is None else self.address_space_mb << 20
 
-    def _file_size(self, room: int | None) -> int | None:
+    def file_size(self, room: int | None) -> int | None:
+        """Bytes that a file of it may grow to that is to have ``room`` beside the memory."""
         return None if room is None else room + (self.memory_mb << 20)
 
 

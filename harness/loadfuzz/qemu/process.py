@@ -23,7 +23,6 @@ from typing import Final, Protocol
 
 from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.launching import launched
-from loadfuzz.qemu.template import Template
 
 STDERR_SIZE_MAX: Final = 1 << 20
 """Bytes of QEMU's output that are kept: one load prints some lines, and the file may be in
@@ -83,7 +82,7 @@ class Child(Protocol):
 
 
 class Process:
-    """A started QEMU; made by :func:`start` or :func:`copied`, ended by :meth:`end`.
+    """A started QEMU; ended by :meth:`end`.
 
     Attributes:
         pid: its process id, also of its session.
@@ -204,7 +203,7 @@ def start(
     """
     try:
         program = program_of(argv[0])
-        output = _output(stderr)
+        output = open_output(stderr)
         try:
             popen = subprocess.Popen(
                 launched([program, *argv[1:]], address_space, file_size),
@@ -232,32 +231,6 @@ def start(
     return Process(popen, channel, stderr, output)
 
 
-def copied(template: Template, stderr: Path, log: int) -> Process:
-    """The same in an eighth of the time, as a copy of one that waits for that.
-
-    Args:
-        template: of a command line that names :attr:`Places.channel` as its QMP socket.
-        stderr: file for what it prints.
-        log: a descriptor that it gets as :attr:`Places.log`.
-
-    Raises:
-        TraceError: the template is good for nothing more.
-        InfraError: no room for the file.
-    """
-    channel, theirs = socket.socketpair()
-    with contextlib.ExitStack() as undo:
-        undo.callback(channel.close)
-        with theirs:
-            try:
-                output = _output(stderr)
-            except OSError as error:
-                raise InfraError(f"cannot write {stderr}: {error.strerror}; make room") from error
-            undo.callback(os.close, output)
-            child = template.copy(theirs.fileno(), log, output)
-        undo.pop_all()
-    return Process(child, channel, stderr, output)
-
-
 def program_of(binary: str) -> str:
     """The path of a program.
 
@@ -271,7 +244,12 @@ def program_of(binary: str) -> str:
     return program
 
 
-def _output(stderr: Path) -> int:
+def open_output(stderr: Path) -> int:
+    """A descriptor of the file for what a QEMU prints, which is made.
+
+    Raises:
+        OSError: it cannot be.
+    """
     return os.open(stderr, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 

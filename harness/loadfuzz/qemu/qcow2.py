@@ -218,6 +218,11 @@ class Image:
             raise _failed(self.path, trouble) from trouble
         self._used[name] = len(stream)
 
+    @property
+    def descriptor(self) -> int:
+        """Of ours, open for reading and writing."""
+        return self._descriptor
+
     def read(self, name: str) -> bytes:
         """All of a slot's capacity, as QEMU would read it.
 
@@ -274,17 +279,17 @@ class Image:
             ) from None
 
 
-def blockdev(path: Path, node: str = "disk0") -> tuple[str, str]:
+def blockdev(name: str, node: str = "disk0") -> tuple[str, str]:
     """QEMU's arguments that open an image so that it can be overwritten under it.
 
     Args:
-        path: of the image.
+        name: of the image's file.
         node: name of the block node.
     """
     # Flushing would wait for a disk that has nothing worth keeping.
     return "-blockdev", (
         f"driver=qcow2,node-name={node},cache.no-flush=on,file.driver=file,file.locking=off,"
-        f"file.cache.no-flush=on,file.filename={str(path).replace(',', ',,')}"
+        f"file.cache.no-flush=on,file.filename={name.replace(',', ',,')}"
     )
 
 

@@ -66,10 +66,12 @@ _NOWHERE: Final = (1 << 64) - 1
 
 _MSGHDR: Final = struct.Struct("<QQQQQQQ")
 _IOVEC: Final = struct.Struct("<QQ")
-_RIGHTS: Final = struct.Struct("<QiiIII")
-"""``struct cmsghdr`` with three descriptors."""
+_CMSGHDR: Final = struct.Struct("<Qii")
+"""``struct cmsghdr``; descriptors of four bytes follow."""
+FILES_MAX: Final = 8
+"""Files that a copy can be given."""
 _RIGHTS_SIZE: Final = 64
-"""Room for them."""
+"""Room for the header and ten descriptors."""
 _IOVEC_AT, _DATA_AT, _RIGHTS_AT, _TID_AT = 64, 96, 128, 256
 
 
@@ -79,18 +81,18 @@ class Places:
 
     Attributes:
         channel: a connected socket.
-        log: a file; a program that wants a name opens ``/proc/self/fd/LOG``.
         output: what is also its standard output and standard error.
+        files: a program that wants a name opens ``/proc/self/fd/NUMBER``.
     """
 
     channel: int
-    log: int
     output: int
+    files: tuple[int, ...]
 
     @property
-    def all(self) -> tuple[int, int, int]:
+    def all(self) -> tuple[int, ...]:
         """In the order in which they are given to a copy."""
-        return self.channel, self.log, self.output
+        return self.channel, self.output, *self.files
 
 
 class Copy:
@@ -138,6 +140,7 @@ class Template:
     async def start(
         cls,
         command: Callable[[Places], Sequence[str]],
+        files: int,
         environment: Mapping[str, str],
         address_space: int | None = None,
         file_size: int | None = None,
@@ -148,6 +151,7 @@ class Template:
 
         Args:
             command: the command line, from the descriptors that copies will have.
+            files: of how many they are; up to :data:`FILES_MAX`.
             environment: all of it.
             address_space, file_size: as of :func:`loadfuzz.launching.launched`.
 
@@ -156,7 +160,7 @@ class Template:
         """
         if not supported():
             raise TraceError("processes can be copied on x86-64 Linux only")
-        template = cls._launch(command, environment, address_space, file_size)
+        template = cls._launch(command, files, environment, address_space, file_size)
         with contextlib.ExitStack() as undo:
             undo.callback(template.end)
             try:
@@ -171,6 +175,7 @@ class Template:
     def _launch(
         cls,
         command: Callable[[Places], Sequence[str]],
+        files: int,
         environment: Mapping[str, str],
         address_space: int | None,
         file_size: int | None,
@@ -179,8 +184,8 @@ class Template:
         control, theirs = socket.socketpair()
         with theirs:
             # What a process gets has the lowest numbers that are free.
-            free = [number for number in range(3, 7) if number != theirs.fileno()]
-            places = Places(*free[:3])
+            free = [number for number in range(3, files + 6) if number != theirs.fileno()]
+            places = Places(free[0], free[1], tuple(free[2 : 2 + files]))
             try:
                 popen = subprocess.Popen(
                     launched(
@@ -230,12 +235,12 @@ class Template:
         tracee.write(page, header)
         tracee.write(page + _IOVEC_AT, _IOVEC.pack(page + _DATA_AT, 1))
 
-    def copy(self, channel: int, log: int, output: int) -> Copy:
+    def copy(self, channel: int, output: int, files: Sequence[int]) -> Copy:
         """A process that begins now to do what the template has not begun; takes some tenths
         of a millisecond.
 
         Args:
-            channel, log, output: descriptors of ours that it gets, in its :class:`Places`.
+            channel, output, files: descriptors of ours that it gets, in its :class:`Places`.
 
         Raises:
             TraceError: the template is dead or does not do as told.  It is good for nothing
@@ -243,7 +248,7 @@ class Template:
         """
         tracee, state = self._tracee, self._state
         try:
-            socket.send_fds(self._control, [b"\0"], [channel, log, output])
+            socket.send_fds(self._control, [b"\0"], [channel, output, *files])
         except OSError as error:
             raise TraceError(f"process {tracee.pid} takes nothing: {error.strerror}") from error
         tracee.begin(state, _CLONE, _CLONE_FLAGS, 0, 0, self._tid, 0)
@@ -264,7 +269,8 @@ class Template:
         """Make a copy a process of its own, and let it go."""
         state, page, places = self._state, self._page, self._places
         child.call(state, _RECVMSG, self._theirs, page, 0)
-        got = _RIGHTS.unpack(child.read(page + _RIGHTS_AT, _RIGHTS.size))[3:]
+        rights = child.read(page + _RIGHTS_AT + _CMSGHDR.size, 4 * len(places.all))
+        got = struct.unpack(f"<{len(places.all)}I", rights)
         if got != places.all:
             raise TraceError(f"process {child.pid} got descriptors {got}, not {places.all}")
         child.call(state, _SETSID)

@@ -262,7 +262,7 @@ def _close_look(execution: Execution) -> list[str]:
 def _command_line(spec: MachineSpec) -> str:
     """How the script starts QEMU; ``$qemu`` and ``$image_option`` are put in there."""
     words = [shlex.quote(word) for word in machine_arguments(spec)]
-    option, value = qcow2.blockdev(Path(_PLACE))
+    option, value = qcow2.blockdev(_PLACE)
     before, behind = value.rsplit(_PLACE, 1)
     place = f'{shlex.quote(before)}"$image_option"{shlex.quote(behind) if behind else ""}'
     return " \\\n        ".join(['launch "$qemu"', *_by_option([*words, option, place])])

@@ -1,0 +1,129 @@
+"""Starts the QEMUs of one machine, the quickest way there is.
+
+Most of what starting a small QEMU costs is said in :mod:`.template`; what can be copied is
+copied, and where that does not go, or no longer, a process is started.  To whoever uses it
+that makes no difference but for the time it takes.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadfuzz.errors import InfraError
+from loadfuzz.qemu.machine import MachineSpec
+from loadfuzz.qemu.process import Process, open_output, program_of
+from loadfuzz.qemu.ptrace import TraceError
+from loadfuzz.qemu.template import Places, Template
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A file that a QEMU is given by name.
+
+    Attributes:
+        path: of it, until the QEMU has come up.
+        descriptor: of ours, open for what QEMU does with it.
+    """
+
+    path: Path
+    descriptor: int
+
+
+Arguments = Callable[[Sequence[str]], Sequence[str]]
+"""Makes a command line's end from names of files."""
+
+
+class Starter:
+    """Starts one QEMU after the other.
+
+    Args:
+        spec: the machine.
+        arguments: behind all that the machine needs; called with the names of the files that
+            :meth:`start` is given.
+        file_size: bytes that a file of it may grow to beside the machine's memory.
+    """
+
+    __slots__ = ("_arguments", "_file_size", "_spec", "_template")
+
+    def __init__(self, spec: MachineSpec, arguments: Arguments, file_size: int) -> None:
+        self._spec = spec
+        self._arguments = arguments
+        self._file_size = file_size
+        self._template: Template | None = None
+
+    @property
+    def copies(self) -> bool:
+        """Whether processes are copied."""
+        return self._template is not None
+
+    async def prepare(self, files: int) -> None:
+        """Copy from now on, if that goes; takes as long as starting one.
+
+        To be called from the thread that starts them, and :meth:`end` when no more are wanted.
+
+        Args:
+            files: how many :meth:`start` will be given.
+
+        Raises:
+            UsageError: the binary cannot be run.
+        """
+        spec = self._spec
+        program = program_of(spec.binary)
+
+        def command(places: Places) -> list[str]:
+            names = [f"/proc/self/fd/{number}" for number in places.files]
+            return [program, *spec.argv(places.channel)[1:], *self._arguments(names)]
+
+        # Without a template each is started from its very beginning.
+        with contextlib.suppress(TraceError):
+            self._template = await Template.start(
+                command,
+                files,
+                {**os.environ, **dict(spec.environment)},
+                spec.address_space,
+                spec.file_size(self._file_size),
+            )
+
+    def start(self, stderr: Path, files: Sequence[HeldFile]) -> Process:
+        """A QEMU that comes up by itself; takes a millisecond or some.
+
+        Args:
+            stderr: file for what it prints.
+            files: that it is given.
+
+        Raises:
+            UsageError, InfraError: as :func:`loadfuzz.qemu.process.start`.
+        """
+        if self._template is not None:
+            try:
+                return self._copy(self._template, stderr, files)
+            except TraceError:  # somebody has ended it: without one it goes on, only slower
+                self.end()
+        more = self._arguments([str(file.path) for file in files])
+        return self._spec.start(stderr, more, file_size=self._file_size)
+
+    def _copy(self, template: Template, stderr: Path, files: Sequence[HeldFile]) -> Process:
+        channel, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo:
+            undo.callback(channel.close)
+            with theirs:
+                try:
+                    output = open_output(stderr)
+                except OSError as error:
+                    raise InfraError(
+                        f"cannot write {stderr}: {error.strerror}; make room"
+                    ) from error
+                undo.callback(os.close, output)
+                held = [file.descriptor for file in files]
+                child = template.copy(theirs.fileno(), output, held)
+            undo.pop_all()
+        return Process(child, channel, stderr, output)
+
+    def end(self) -> None:
+        """Copy no more; what was started goes on.  Again does nothing."""
+        if self._template is not None:
+            self._template.end()
+            self._template = None
