@@ -4,7 +4,17 @@ Names and messages may come out of a hostile stream, so what goes to a terminal
 passes :func:`printable` first: no escape sequence reaches it.
 """
 
+import re
 from math import floor
+from typing import Final
+
+_VALUES: Final = re.compile(
+    r"'[^']*'|\"[^\"]*\"|"
+    r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|"  # a UUID
+    r"-?0x[0-9a-fA-F]+|\b[0-9a-fA-F]{4,}\b|\b(?=[a-fA-F]*\d)[0-9a-fA-F]+\b|-?\d+"
+)
+"""What a message quotes: text, a UUID, numbers in decimal and hexadecimal, which printf(3) often
+leaves without a prefix.  A word such as "feed" is lost on the way."""
 
 
 def printable(text: str) -> str:
@@ -13,6 +23,15 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+def without_values(text: str) -> str:
+    """A message without what is another each time, ``#`` in its place.
+
+    >>> without_values("version_id 7 of 'ram': fffffc12 != 0x10")
+    'version_id # of #: # != #'
+    """
+    return _VALUES.sub("#", text)
 
 
 def shorten(text: str, width: int) -> str:

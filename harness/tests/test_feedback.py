@@ -1,5 +1,7 @@
 """What counts as a behaviour, and what does not."""
 
+from uuid import UUID
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +31,13 @@ def test_numbers_do_not_make_a_behaviour() -> None:
         seen = novelty.observe(refused(text, f"section {number}"))
     assert not seen.new
     assert novelty.rarity(seen.features) == 50
+
+
+def test_hexadecimals_without_a_prefix_and_uuids_do_not_make_one() -> None:
+    novelty = Novelty()
+    values = [number * 104_729 for number in range(1, 50)]
+    texts = [f"x: {value:x} != {UUID(int=value**5)}" for value in values]
+    assert sum(novelty.observe(refused(text, "serial")).new for text in texts) == 1
 
 
 def test_errno_place_reason_and_kind_each_make_one() -> None:

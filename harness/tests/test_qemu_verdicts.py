@@ -144,6 +144,26 @@ def test_the_reason_may_stand_behind_the_place_in_one_line(reply: str, text: str
     assert judged.refusal.text == text
 
 
+UUID_LINE = (
+    "warning: UUID is received cd12ab34-c123-4b5a-9b8c-dea012345678, but local uuid isn't set\r\n"
+)
+
+
+def test_a_remark_on_one_thing_is_no_reason_for_another() -> None:
+    judged = judge_reply(UUID_LINE + "Missing section footer for hpet\r\n" + EINVAL_LINE)
+    assert judged.refusal is not None
+    assert judged.refusal.text == "hpet: footer: Missing section footer for hpet"
+    alone = judge_reply(UUID_LINE + EINVAL_LINE)
+    assert alone.refusal is not None
+    assert "UUID" not in alone.refusal.text
+
+
+def test_what_is_said_over_an_accepted_load_quotes_nothing() -> None:
+    assert judge_reply(UUID_LINE).said == (
+        "warning: UUID is received #, but local uuid isn't set",
+    )  # fmt: skip
+
+
 def test_what_is_mumbled_beside_an_acceptance_is_no_refusal() -> None:
     judged = judge_reply("Expected vmdescription section, but got 17\r\n")
     assert judged.refusal is None

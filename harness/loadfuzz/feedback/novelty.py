@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Final, TypeAlias
 
 from loadfuzz.execution import Execution, ExitKind
+from loadfuzz.wording import without_values
 
 FEATURES_MAX: Final = 1 << 16
 """Features told apart; later ones are not new.  The reference shows some
@@ -179,7 +180,7 @@ class Novelty:
         refusal, escape = execution.refusal, execution.escape
         if refusal is not None:
             place = self._place(refusal.path)
-            reason = _STREAM_WORDS.sub("#", refusal.text.rpartition(": ")[2])[:_REASON_MAX]
+            reason = without_values(refusal.text.rpartition(": ")[2])[:_REASON_MAX]
             key = (refusal.errno, place)
             known = self._reasons.get(key, set())
             if len(known) < REASONS_MAX and len(self._reasons) < MEMO_MAX:

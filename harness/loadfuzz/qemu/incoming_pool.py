@@ -183,7 +183,7 @@ class IncomingExecutor:
         cpu_before_s = live.clock.now_s()
         try:
             if closely:
-                await self._ask(live, tracelog.SWITCH_ON, "")
+                await self._ask(live, [tracelog.SWITCH_ON], "")
             execution = await self._load(live, stream)
             if closely:
                 events += [*live.log.take(), *execution.events]

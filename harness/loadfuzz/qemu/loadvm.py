@@ -247,8 +247,8 @@ class LoadvmExecutor:
             return await self._ask(live, commands, doing)
 
         try:
-            await speak(tracelog.SWITCH_ON, "")
-            answers = await speak([*commands, *tracelog.SWITCH_OFF], "")
+            await speak([tracelog.SWITCH_ON], "")
+            answers = await speak([*commands, tracelog.SWITCH_OFF], "")
             execution = _verdict(answers[0], live.clock.now_s() - cpu_before_s)
             events += [*live.log.take(), *execution.events]
             if execution.kind is ExitKind.ACCEPTED:

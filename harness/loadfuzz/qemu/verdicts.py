@@ -17,6 +17,7 @@ from typing import Final
 from loadfuzz.errors import InfraError
 from loadfuzz.execution import Depth, Escape, ExitKind, Refusal
 from loadfuzz.qemu.process import Ending
+from loadfuzz.wording import without_values
 
 TEXT_MAX: Final = 600
 """Characters kept of a reason: names in it come from the stream and have up to 255 bytes."""
@@ -121,11 +122,13 @@ def judge_reply(text: str) -> Judged:
         return _ACCEPTED
     lines = [line.strip() for line in text.splitlines() if line.strip()][-LINES_MAX:]
     if not _ERROR.search(text):
-        said = tuple(_NUMBERS.sub("#", line)[:TEXT_MAX] for line in lines[:_SHOWN_MAX])
+        said = tuple(without_values(line)[:TEXT_MAX] for line in lines[:_SHOWN_MAX])
         return Judged(None, Depth.ACCEPTED, said)
     path, depth = _place(lines)
     found = _ERRNO.search(text)
-    reason = next((line for line in lines if not _GENERAL.match(line)), _why(lines[-1]))
+    # A remark on one thing, such as a UUID that is not ours, does not explain another.
+    causes = (line for line in lines if not _GENERAL.match(line) and not _REMARK.search(line))
+    reason = next(causes, _why(lines[-1]))
     words = ": ".join((*path, reason))[:TEXT_MAX]
     errno = int(found[1]) if found else EINVAL
     return Judged(Refusal(words, errno, None, path), depth)
