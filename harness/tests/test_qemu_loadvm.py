@@ -178,6 +178,19 @@ def test_a_load_that_uses_its_cpu_time_is_a_hang(base: Path, faked: Faked) -> No
     assert found.cpu_s >= LOAD_TIMEOUT_S
 
 
+@pytest.mark.parametrize("manner", ["busy", "silence"])
+def test_what_hangs_is_ended_at_once_and_not_by_whoever_comes_next(
+    manner: str, base: Path, faked: Faked
+) -> None:
+    async def body(executor: LoadvmExecutor) -> Execution:
+        found = await load(executor)
+        assert executor.pid is not None
+        assert gone(executor.pid)
+        return found
+
+    assert with_executor(faked(manner), base, body).kind is ExitKind.TIMED_OUT
+
+
 def test_a_load_that_sleeps_for_ever_is_a_hang(base: Path, faked: Faked) -> None:
     found = with_executor(faked("silence"), base, load)
     assert found.kind is ExitKind.TIMED_OUT

@@ -1,5 +1,6 @@
 """The examinations of ``loadfuzz doctor``."""
 
+import asyncio
 import os
 import platform
 import shutil
@@ -14,6 +15,8 @@ from typing import Final
 from loadfuzz import __version__
 from loadfuzz.campaign.settings import cores
 from loadfuzz.plugins import TARGETS, find
+from loadfuzz.qemu.ptrace import TraceError
+from loadfuzz.qemu.template import Template
 
 PROBE_TIMEOUT_S: Final = 20.0
 """Time for a program to tell its version, or for a package to be imported."""
@@ -83,6 +86,7 @@ def examine() -> list[Check]:
         *(_program(*row) for row in _PROGRAMS),
         *_qemus(),
         _kvm(),
+        _copies(),
         _space("temporary space", tempfile.gettempdir()),
         _shared_memory(),
         _space("space here", os.curdir),
@@ -180,6 +184,21 @@ def _kvm() -> Check:
         "KVM", State.MISSING, found, "speed of guests in a real QEMU; nothing else",
         "run on a machine with KVM, as a member of group kvm",
     )  # fmt: skip
+
+
+def _copies() -> Check:
+    async def copy() -> None:
+        program = [sys.executable, "-I", "-S", "-c", ""]
+        (await Template.start(lambda _: program, 0, dict(os.environ))).end()
+
+    try:
+        asyncio.run(copy())
+    except TraceError as error:
+        return Check(
+            "copies", State.MISSING, str(error), "half of what starting a QEMU takes",
+            "allow ptrace: in a container --cap-add=SYS_PTRACE, else kernel.yama.ptrace_scope=1",
+        )  # fmt: skip
+    return Check("copies", State.OK, "QEMUs are copied from one that is linked (ptrace)")
 
 
 def _space(name: str, path: str) -> Check:

@@ -320,7 +320,8 @@ async def _become(tracee: Tracee) -> None:
             case Stop(signal.SIGSTOP, event):
                 waited = True
                 if event == EVENT_STOP:  # it stood still before we looked
-                    os.kill(tracee.pid, signal.SIGCONT)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(tracee.pid, signal.SIGCONT)
                 tracee.go_on()
             case Stop(number, event):
                 tracee.go_on(0 if event else number)

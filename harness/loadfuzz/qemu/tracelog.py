@@ -18,8 +18,8 @@ from loadfuzz.qemu.monitor import encode
 
 PATTERN: Final = "*vm*state_*"
 """Events that are recorded: sections (``qemu_loadvm_state_section_startfull``), and what of their
-descriptions was read (``vmstate_load*``, ``vmstate_subsection_load_good``).  One pattern for all, and
-some that say nothing here: each command takes a third of a load's time."""
+descriptions was read (``vmstate_load*``, ``vmstate_subsection_load_good``).  One pattern for
+all, and some that say nothing here: each command takes a third of a load's time."""
 READ_MAX: Final = 4 << 20
 """Bytes of the log of one load that are read; a pc prints 90 kB, and an array whose length was
 raised prints a line or two for each element."""
