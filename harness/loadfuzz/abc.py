@@ -165,7 +165,7 @@ class RemoteTarget(Format, Protocol):
     def stateful(self) -> bool: ...
 
     def executor(
-        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True, copies: bool = False
     ) -> AbstractAsyncContextManager[Executor]:
         """A loader, started, for the duration of an ``async with`` block.
 
@@ -175,6 +175,9 @@ class RemoteTarget(Format, Protocol):
             folder: for its files; it exists, and is nobody else's.
             load_timeout_s: CPU seconds after which a load counts as a hang.
             explain: find out where a load hangs, which may take seconds.
+            copies: its processes may be copies of one another, if that is quicker; else each
+                has a layout of memory of its own, as who says how often a failure comes again
+                needs it.
 
         Raises:
             UsageError: the loader cannot be started so.

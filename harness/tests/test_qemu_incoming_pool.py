@@ -102,7 +102,7 @@ def with_pool(
     """What ``body`` makes of a pool."""
 
     async def run() -> Execution:
-        async with incoming_executor(spec, base, LOAD_TIMEOUT_S) as executor:
+        async with incoming_executor(spec, base, LOAD_TIMEOUT_S, copies=True) as executor:
             return await body(executor)
 
     return asyncio.run(run())
@@ -325,7 +325,9 @@ def test_each_load_has_a_machine_of_its_own(machine: str, qemu_binary: str, base
     pids: list[int] = []
 
     async def run() -> list[Execution]:
-        async with incoming_executor(MachineSpec(qemu_binary, machine), base, 5.0) as executor:
+        async with incoming_executor(
+            MachineSpec(qemu_binary, machine), base, 5.0, copies=True
+        ) as executor:
             made = []
             for number, bad in enumerate((False, True, False)):
                 made.append(await executor.execute(stream[:100] if bad else stream))

@@ -71,7 +71,7 @@ def with_executor(
 
     async def main() -> Execution:
         async with loadvm_executor(
-            spec, base, LOAD_TIMEOUT_S, spares=spares, loads_max=loads_max
+            spec, base, LOAD_TIMEOUT_S, spares=spares, loads_max=loads_max, copies=True
         ) as executor:
             pids.append(executor.pid or 0)
             result = await body(executor)

@@ -87,7 +87,7 @@ class RemarkingTarget(RememberingTarget):
 
     @asynccontextmanager
     async def executor(
-        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True, copies: bool = False
     ) -> AsyncIterator[RememberingExecutor]:
         yield Remarking({}, self.seed)
 

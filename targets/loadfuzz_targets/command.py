@@ -86,9 +86,10 @@ class CommandTarget:
         return False
 
     def executor(
-        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True, copies: bool = False
     ) -> AbstractAsyncContextManager[CommandExecutor]:
-        """See :meth:`loadfuzz.abc.RemoteTarget.executor`; to explain a hang costs nothing here.
+        """See :meth:`loadfuzz.abc.RemoteTarget.executor`; to explain a hang costs nothing here, and
+        nothing is copied.
 
         Raises:
             UsageError: no command is named.

@@ -86,13 +86,13 @@ class QEMUMachine:
         return Document.parse(stream, self._layouts.factory_for(stream))
 
     def executor(
-        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True, copies: bool = False
     ) -> AbstractAsyncContextManager[Executor]:
         """A QEMU that loads again and again, see :func:`loadfuzz.qemu.loadvm.loadvm_executor`,
         or a pool of them, see :func:`loadfuzz.qemu.incoming_pool.incoming_executor`."""
         if not self.stateful:
-            return incoming_executor(self.spec, folder, load_timeout_s)
-        return loadvm_executor(self.spec, folder, load_timeout_s, explain=explain)
+            return incoming_executor(self.spec, folder, load_timeout_s, copies=copies)
+        return loadvm_executor(self.spec, folder, load_timeout_s, explain=explain, copies=copies)
 
     def script(self, finding: Finding) -> Mapping[str, bytes]:
         """Files that rerun a finding with nothing but a QEMU
@@ -159,10 +159,10 @@ class QEMUTarget:
         return self._default().parse(stream)
 
     def executor(
-        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True, copies: bool = False
     ) -> AbstractAsyncContextManager[Executor]:
         """As :meth:`QEMUMachine.executor`, of the default profile."""
-        return self._default().executor(folder, load_timeout_s, explain=explain)
+        return self._default().executor(folder, load_timeout_s, explain=explain, copies=copies)
 
     def script(self, finding: Finding) -> Mapping[str, bytes]:
         """As :meth:`QEMUMachine.script`, of the default profile."""

@@ -71,7 +71,7 @@ async def _measure(profile: str, spec: MachineSpec) -> list[Figure]:
         stack.push_async_callback(bare.end)
         await bare.ready()
         pool = await stack.enter_async_context(
-            incoming_executor(spec, folder, LOAD_TIMEOUT_S, ready=READY)
+            incoming_executor(spec, folder, LOAD_TIMEOUT_S, ready=READY, copies=True)
         )
         fresh = await stack.enter_async_context(
             incoming_executor(spec, folder, LOAD_TIMEOUT_S, ready=0)

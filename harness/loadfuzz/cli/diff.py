@@ -205,7 +205,9 @@ async def _compare(
 
     ours = reference_of(reference)
     with tempfile.TemporaryDirectory(prefix="loadfuzz-") as folder:
-        async with loader.executor(Path(folder), LOAD_TIMEOUT_S, explain=False) as executor:
+        async with loader.executor(
+            Path(folder), LOAD_TIMEOUT_S, explain=False, copies=True
+        ) as executor:
             await compare(ours, executor, _telling(streams), told=found.add, skipped=found.skip)
 
 

@@ -55,7 +55,7 @@ async def run_remote(
     rng = Rng(batch.seed)
     async with AsyncExitStack() as stack:
         executor = await stack.enter_async_context(
-            target.executor(folder, suspicion_s(batch, target), explain=False)
+            target.executor(folder, suspicion_s(batch, target), explain=False, copies=True)
         )
         session = RemoteSession(
             batch, target, executor, stack, _seeds(batch, emit), emit,

@@ -26,7 +26,7 @@ from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.closer import RUNNING, STOPPING, status_of
 from loadfuzz.qemu.incoming_verdicts import judge_end, judge_refusal, mumbled
 from loadfuzz.qemu.instance import place_for
-from loadfuzz.qemu.listener import Listener, progress_of, reason_of, starter_of
+from loadfuzz.qemu.listener import FILES, Listener, progress_of, reason_of, starter_of
 from loadfuzz.qemu.loadvm import GUEST_RUN_S
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode
@@ -106,6 +106,7 @@ class IncomingExecutor:
             UsageError: QEMU cannot be started any more.
         """
         await self._collect()
+        await self._starter.freshen()
         live = self._live = await self._take()
         self.generation += 1
         try:
@@ -241,7 +242,12 @@ async def _refusal(live: Listener, reply: Reply, cpu_s: float) -> Execution:
 
 @contextlib.asynccontextmanager
 async def incoming_executor(
-    spec: MachineSpec, folder: Path, load_timeout_s: float, *, ready: int = 2
+    spec: MachineSpec,
+    folder: Path,
+    load_timeout_s: float,
+    *,
+    ready: int = 2,
+    copies: bool = False,
 ) -> AsyncIterator[IncomingExecutor]:
     """QEMUs that wait for streams, for the duration of an ``async with`` block.
 
@@ -254,6 +260,7 @@ async def incoming_executor(
         load_timeout_s: CPU seconds after which a load counts as a hang.
         ready: processes started ahead, up to :data:`READY_MAX`: one for each processor; with 0
             each is started when it is needed, as a benchmark wants it.
+        copies: processes may be copies of one another, see :mod:`loadfuzz.qemu.template`.
 
     Raises:
         UsageError: QEMU cannot be started so.
@@ -266,8 +273,8 @@ async def incoming_executor(
     starter = starter_of(spec)
     executor = IncomingExecutor(spec, base, load_timeout_s, ready, starter)
     try:
-        if ready:
-            await starter.prepare(1)
+        if copies:
+            await starter.prepare(FILES)
         await executor.renew()
         yield executor
     finally:

@@ -35,6 +35,8 @@ _GREETING: Final = (
     encode("getfd", fdname=_NAME),
     encode("migrate-incoming", uri=f"fd:{_NAME}"),
 )
+FILES: Final = 1
+"""Files of a process: what it logs to."""
 _BLANK: Final = b"\n"
 """What carries the descriptor: a byte that is no command and gets no answer."""
 _SEND_SIZE: Final = 1 << 18
@@ -196,7 +198,7 @@ class Listener:
 
 
 def starter_of(spec: MachineSpec) -> Starter:
-    """What starts the listeners of a machine; they have one file each."""
+    """What starts the listeners of a machine; they have :data:`FILES` each."""
 
     def arguments(names: Sequence[str]) -> list[str]:
         (log,) = names

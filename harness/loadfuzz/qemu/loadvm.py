@@ -182,6 +182,7 @@ class LoadvmExecutor:
         old, self._live = self._live, None
         if old is not None:
             await old.end()
+        await self._starter.freshen()
         for left in reversed(range(_START_TRIES)):
             fresh = self._spares.pop(0) if self._spares else self._start()
             try:
@@ -312,6 +313,7 @@ async def loadvm_executor(
     guest_run_s: float = GUEST_RUN_S,
     loads_max: int = LOADS_MAX,
     explain: bool = True,
+    copies: bool = False,
 ) -> AsyncIterator[LoadvmExecutor]:
     """A QEMU that loads, for the duration of an ``async with`` block.
 
@@ -327,6 +329,7 @@ async def loadvm_executor(
         guest_run_s: wall seconds that the guest runs after a load looked at closely.
         loads_max: loads after which a process gives way to a fresh one.
         explain: find out where a load hangs, which takes a second or two.
+        copies: processes may be copies of one another, see :mod:`loadfuzz.qemu.template`.
 
     Raises:
         UsageError: QEMU cannot be started so, its machine cannot be saved, or it does not load
@@ -344,7 +347,8 @@ async def loadvm_executor(
     sweep(plan.base)
     starter = plan.starter()
     try:
-        await starter.prepare(FILES)
+        if copies:
+            await starter.prepare(FILES)
         executor = await _rehearsed(plan, starter, manners)
         try:
             await executor.renew()

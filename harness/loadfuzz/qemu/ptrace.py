@@ -84,12 +84,16 @@ class Tracee:
 
     Args:
         pid: of a child that is traced by us already; see :meth:`seize`.
+
+    Attributes:
+        ended: it was seen to end, and its id may be another process's by now.
     """
 
-    __slots__ = ("pid",)
+    __slots__ = ("ended", "pid")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self.ended = False
 
     @classmethod
     def seize(cls, pid: int) -> "Tracee":
@@ -111,10 +115,12 @@ class Tracee:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG | _WALL)
         except ChildProcessError as error:
+            self.ended = True
             raise TraceError(f"process {self.pid} is no child of ours") from error
         if pid == 0:
             return None
         if not os.WIFSTOPPED(status):
+            self.ended = True
             raise TraceError(f"process {self.pid} ended")
         return Stop(os.WSTOPSIG(status), status >> 16)
 

@@ -11,12 +11,17 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from loadfuzz.errors import InfraError
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.process import Process, open_output, program_of
 from loadfuzz.qemu.ptrace import TraceError
 from loadfuzz.qemu.template import Places, Template
+
+COPIES_MAX: Final = 64
+"""Copies of one template, which all have its layout of memory: what a wild pointer hits depends
+on that, and another template costs as little as one QEMU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,14 @@ class Starter:
         file_size: bytes that a file of it may grow to beside the machine's memory.
     """
 
-    __slots__ = ("_arguments", "_file_size", "_spec", "_template")
+    __slots__ = ("_arguments", "_copied", "_file_size", "_files", "_spec", "_template")
 
     def __init__(self, spec: MachineSpec, arguments: Arguments, file_size: int) -> None:
         self._spec = spec
         self._arguments = arguments
         self._file_size = file_size
+        self._files = 0
+        self._copied = 0
         self._template: Template | None = None
 
     @property
@@ -70,6 +77,8 @@ class Starter:
         Raises:
             UsageError: the binary cannot be run.
         """
+        self._files = files
+        self._copied = 0
         spec = self._spec
         program = program_of(spec.binary)
 
@@ -87,6 +96,16 @@ class Starter:
                 spec.file_size(self._file_size),
             )
 
+    async def freshen(self) -> None:
+        """Have another template after :data:`COPIES_MAX` copies; for who has the time.
+
+        Raises:
+            UsageError: as :meth:`prepare`.
+        """
+        if self._template is not None and self._copied >= COPIES_MAX:
+            self.end()
+            await self.prepare(self._files)
+
     def start(self, stderr: Path, files: Sequence[HeldFile]) -> Process:
         """A QEMU that comes up by itself; takes a millisecond or some.
 
@@ -99,9 +118,12 @@ class Starter:
         """
         if self._template is not None:
             try:
-                return self._copy(self._template, stderr, files)
+                process = self._copy(self._template, stderr, files)
             except TraceError:  # somebody has ended it: without one it goes on, only slower
                 self.end()
+            else:
+                self._copied += 1
+                return process
         more = self._arguments([str(file.path) for file in files])
         return self._spec.start(stderr, more, file_size=self._file_size)
 

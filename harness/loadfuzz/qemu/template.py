@@ -7,10 +7,10 @@ idea of AFL's fork server, for a binary that nobody instruments.  What it has to
 are some system calls, and ptrace(2) has it make them.
 
 A copy differs from a process that was started in nothing that QEMU could see: it is our
-child (``CLONE_PARENT``), ends when we do, leads a session of its own, and has three
+child (``CLONE_PARENT``), ends when we do, leads a session of its own, and has its
 descriptors in the places that the template's command line names.  It is not traced.
 
-All copies have the same layout of memory.  Where this is not possible (another kind of host,
+All copies have the same layout of memory, and the same canaries on their stacks.  Where this is not possible (another kind of host,
 tracing forbidden) a :class:`TraceError` says so, and processes are started as ever.
 """
 
@@ -133,6 +133,7 @@ class Template:
         self._control = control
         self._theirs = theirs
         self._places = places
+        self._tracee: Tracee | None = None
         self._page = 0
         self._tid = 0
 
@@ -184,6 +185,7 @@ class Template:
         control, theirs = socket.socketpair()
         with theirs:
             # What a process gets has the lowest numbers that are free.
+            assert files <= FILES_MAX
             free = [number for number in range(3, files + 6) if number != theirs.fileno()]
             places = Places(free[0], free[1], tuple(free[2 : 2 + files]))
             try:
@@ -247,6 +249,7 @@ class Template:
                 more but :meth:`end`, and no copy is left.
         """
         tracee, state = self._tracee, self._state
+        assert tracee is not None, "start() has it linked"
         try:
             socket.send_fds(self._control, [b"\0"], [channel, output, *files])
         except OSError as error:
@@ -285,7 +288,8 @@ class Template:
         """End it; its copies go on.  Again does nothing."""
         self._control.close()
         if self._popen.returncode is None:
-            self._popen.returncode = _put_down(self._popen.pid)
+            ended = self._tracee is not None and self._tracee.ended
+            self._popen.returncode = -signal.SIGKILL if ended else _put_down(self._popen.pid)
 
 
 def _put_down(pid: int) -> int:

@@ -187,7 +187,7 @@ class RememberingTarget:
 
     @asynccontextmanager
     async def executor(
-        self, folder: Path, load_timeout_s: float, *, explain: bool = True
+        self, folder: Path, load_timeout_s: float, *, explain: bool = True, copies: bool = False
     ) -> AsyncIterator[RememberingExecutor]:
         """See :meth:`loadfuzz.abc.RemoteTarget.executor`."""
         if len(self.opened) >= self.starts_max:
