@@ -25,8 +25,12 @@ def test_each_way_into_a_qemu_is_measured_against_its_baseline(
 
 def test_a_ratio_compares_what_was_measured_side_by_side() -> None:
     # The machine was twice as slow for a while: that falls on both.
-    rates = {"persistent": [90.0, 45.0, 44.0], "bare": [100.0, 50.0, 50.0], "fresh": [9.0, 5.0, 4.0],
-             "incoming": [27.0, 10.0, 12.0]}  # fmt: skip
+    rates = {
+        "persistent": [90.0, 45.0, 44.0],
+        "bare": [100.0, 50.0, 50.0],
+        "fresh": [9.0, 5.0, 4.0],
+        "incoming": [27.0, 10.0, 12.0],
+    }
     found = {item.name: item for item in qemu._figures("pc", rates)}
     assert found["pc-bare"].ratio == pytest.approx(0.9)
     assert (found["pc-bare"].value, found["pc-bare"].baseline) == (45.0, 50.0)

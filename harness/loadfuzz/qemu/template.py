@@ -10,8 +10,9 @@ A copy differs from a process that was started in nothing that QEMU could see: i
 child (``CLONE_PARENT``), ends when we do, leads a session of its own, and has its
 descriptors in the places that the template's command line names.  It is not traced.
 
-All copies have the same layout of memory, and the same canaries on their stacks.  Where this is not possible (another kind of host,
-tracing forbidden) a :class:`TraceError` says so, and processes are started as ever.
+All copies have the same layout of memory, and the same canaries on their stacks.  Where this
+is not possible (another kind of host, tracing forbidden) a :class:`TraceError` says so, and
+processes are started as ever.
 """
 
 import asyncio
