@@ -43,14 +43,15 @@ def splice(parent: bytes, splices: Sequence[Splice]) -> bytes:
     Raises:
         ValueError: they overlap, are out of order, or lie outside the parent.
     """
-    pieces: list[bytes] = []
+    whole = memoryview(parent)  # a slice of it copies nothing, and streams may be long
+    pieces: list[bytes | memoryview] = []
     position = 0
     for item in splices:
         if not position <= item.start <= item.end <= len(parent):
             raise ValueError(f"splice {item.start}..{item.end} does not fit its parent")
-        pieces += (parent[position : item.start], item.replacement)
+        pieces += (whole[position : item.start], item.replacement)
         position = item.end
-    pieces.append(parent[position:])
+    pieces.append(whole[position:])
     return b"".join(pieces)
 
 
