@@ -58,7 +58,7 @@ STARVED_MAX: Final = 512
 STARVED_CHANGES_MAX: Final = 2
 """With more changes than this none of them is blamed: most would be innocent."""
 
-UNTOLD_MAX: Final = 8
+UNTOLD_MAX: Final = 3
 """Kinds of silent failures without a known cause that are told apart by what was changed last;
 any more are most likely one and the same."""
 
