@@ -9,7 +9,7 @@ from math import floor
 from typing import Final
 
 _VALUES: Final = re.compile(
-    r"'[^']*'|\"[^\"]*\"|"
+    r"(?<!\w)'[^']*'|\"[^\"]*\"|"
     r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|"  # a UUID
     r"-?0x[0-9a-fA-F]+|\b[0-9a-fA-F]{4,}\b|\b(?=[a-fA-F]*\d)[0-9a-fA-F]+\b|-?\d+"
 )

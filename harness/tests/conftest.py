@@ -1,11 +1,16 @@
 """Fixtures that more than one test file of the harness needs."""
 
+import asyncio
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from loadfuzz.qemu.ptrace import TraceError
+from loadfuzz.qemu.template import Template
 from loadfuzz.testing.installed import Installed
 
 
@@ -36,3 +41,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def copying() -> None:
+    """Skips where processes cannot be copied (:mod:`loadfuzz.qemu.template`)."""
+
+    async def try_it() -> None:
+        program = [sys.executable, "-I", "-S", "-c", ""]
+        (await Template.start(lambda _: program, 0, dict(os.environ))).end()
+
+    try:
+        asyncio.run(try_it())
+    except TraceError as error:
+        pytest.skip(str(error))

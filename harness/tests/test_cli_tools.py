@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, PackageNotFoundError, metadata
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -16,6 +17,8 @@ from loadfuzz.cli.checkup import Check, State, examine
 from loadfuzz.cli.main import run_cli
 from loadfuzz.exitcodes import ExitCode
 from loadfuzz.plugins import TARGETS
+from loadfuzz.qemu.ptrace import TraceError
+from loadfuzz.qemu.template import Template
 
 
 @pytest.fixture
@@ -122,6 +125,30 @@ def test_doctor_says_what_a_missing_library_costs(monkeypatch: pytest.MonkeyPatc
         assert checks[name].costs
         assert checks[name].get
         assert set(re.findall(r"loadfuzz\[(\w+)\]", checks[name].get)) <= offered
+
+
+@pytest.mark.parametrize(
+    ("trouble", "get"),
+    [
+        ("tracing process 7 is not possible: Operation not permitted (EPERM)", "allow ptrace"),
+        ("processes can be copied on x86-64 Linux only", "x86-64 Linux with glibc"),
+    ],
+)
+def test_doctor_says_why_nothing_is_copied(
+    trouble: str, get: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> NoReturn:
+        raise TraceError(trouble)
+
+    monkeypatch.setattr(Template, "start", start)
+    check = checkup._copies()
+    assert (check.state, check.found) == (State.MISSING, trouble)
+    assert get in check.get
+
+
+@pytest.mark.usefixtures("copying")
+def test_doctor_makes_a_copy() -> None:
+    assert checkup._copies().state is State.OK
 
 
 def test_a_program_that_never_answers_does_not_hold_up_doctor(

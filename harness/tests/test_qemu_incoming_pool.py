@@ -285,7 +285,25 @@ def test_a_binary_that_is_not_there_is_the_users_to_mend(base: Path) -> None:
         load(MachineSpec("/nonexistent/qemu", "none"), base, b"")
 
 
-def test_a_template_that_somebody_killed_is_done_without(
+@pytest.mark.usefixtures("copying")
+def test_where_copies_do_not_come_up_processes_are_started(
+    faking: Callable[[str], MachineSpec], base: Path
+) -> None:
+    spec = faking("patient")
+    program = Path(spec.binary)
+    refuses = "if '/proc/self/fd/' in sys.argv[-1]: sys.exit(9)\nfd = next("
+    program.write_text(program.read_text().replace("fd = next(", refuses))
+
+    async def body(executor: IncomingExecutor) -> Execution:
+        found = await executor.execute(b"QEVM")
+        assert not executor._starter.copies
+        return found
+
+    assert with_pool(spec, base, body).kind is ExitKind.ACCEPTED
+
+
+@pytest.mark.usefixtures("copying")
+def test_a_template_that_somebody_killed_is_replaced(
     faking: Callable[[str], MachineSpec], base: Path
 ) -> None:
     async def body(executor: IncomingExecutor) -> Execution:
@@ -295,7 +313,7 @@ def test_a_template_that_somebody_killed_is_done_without(
         os.kill(template._popen.pid, signal.SIGKILL)
         for _ in range(4):  # more than were ready
             found = await executor.execute(b"QEVM")
-        assert not executor._starter.copies
+        assert executor._starter._template is not template
         return found
 
     assert with_pool(faking("patient"), base, body).kind is ExitKind.ACCEPTED

@@ -20,6 +20,7 @@ from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.execution import Depth, Escape, Execution, ExitKind
 from loadfuzz.inputs import STREAM_SIZE_MAX
 from loadfuzz.qemu import instance, pace
+from loadfuzz.qemu.asking import BLOCKED, FailedError, judge_failure
 from loadfuzz.qemu.closer import NOT_RUN
 from loadfuzz.qemu.loadvm import LOG_POSITION_MAX, LoadvmExecutor, loadvm_executor
 from loadfuzz.qemu.machine import MachineSpec
@@ -189,6 +190,40 @@ def test_what_hangs_is_ended_at_once_and_not_by_whoever_comes_next(
         return found
 
     assert with_executor(faked(manner), base, body).kind is ExitKind.TIMED_OUT
+
+
+def test_to_say_that_one_hangs_does_not_end_it(base: Path, faked: Faked) -> None:
+    # A migration's two sides are spoken to when one of them was seen to hang.
+    async def main() -> Execution:
+        plan = instance.Plan(faked("silence"), base, b"QEVM", 4096)
+        started = instance.Instance.start(plan, plan.starter())
+        try:
+            await started.ready()
+            found = await judge_failure(started, FailedError("", BLOCKED), 0.0, explain=False)
+            assert started.process.returncode is None
+            return found
+        finally:
+            await started.end()
+
+    assert asyncio.run(main()).kind is ExitKind.TIMED_OUT
+
+
+@pytest.mark.usefixtures("copying")
+def test_where_copies_do_not_come_up_processes_are_started(base: Path, faked: Faked) -> None:
+    spec = faked("")
+    program = Path(spec.binary)
+    text = program.read_text()
+    assert "def main() -> None:\n" in text
+    log = "sys.argv[-1]"
+    refuses = f"def main() -> None:\n    if '/proc/self/fd/' in {log}:\n        sys.exit(9)\n"
+    program.write_text(text.replace("def main() -> None:\n", refuses))
+
+    async def body(executor: LoadvmExecutor) -> Execution:
+        found = await load(executor)
+        assert not executor._starter.copies
+        return found
+
+    assert with_executor(spec, base, body).kind is ExitKind.ACCEPTED
 
 
 def test_a_load_that_sleeps_for_ever_is_a_hang(base: Path, faked: Faked) -> None:

@@ -1,6 +1,8 @@
 """Processes of one machine, copied where that goes and started where not."""
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +13,6 @@ import pytest
 from loadfuzz.qemu import starter as starter_module
 from loadfuzz.qemu import template
 from loadfuzz.qemu.machine import MachineSpec
-from loadfuzz.qemu.ptrace import supported
 from loadfuzz.qemu.starter import HeldFile, Starter
 
 WAIT_S = 20.0
@@ -22,8 +23,6 @@ with open(sys.argv[-1], "w") as file:
     file.write("for " + sys.argv[2])
 """
 """Prints where it is in memory, and writes to the file that its last argument names."""
-
-copied = pytest.mark.skipif(not supported(), reason="nothing can be copied on this kind of machine")
 
 
 @pytest.fixture
@@ -76,7 +75,46 @@ def located(
         assert not starter.copies
 
 
-@copied
+@pytest.mark.usefixtures("copying")
+def test_a_template_that_goes_is_kept_until_there_is_another(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_short(starter: Starter) -> None:
+        async with asyncio.timeout(0.0):
+            await starter.freshen()
+
+    def body(starter: Starter, places: Places) -> list[str]:
+        found = [places.next()]
+        with pytest.raises(TimeoutError):
+            asyncio.run(cut_short(starter))
+        assert starter.copies
+        return [*found, places.next()]
+
+    monkeypatch.setattr(starter_module, "COPIES_MAX", 1)
+    one, two = located(spec, tmp_path, body, copies=True)
+    assert one == two
+
+
+@pytest.mark.usefixtures("copying")
+def test_a_template_that_somebody_killed_is_replaced_but_not_for_ever(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(starter: Starter, places: Places) -> list[str]:
+        alive = []
+        for _ in range(3):
+            if starter._template is not None:
+                os.kill(starter._template._popen.pid, signal.SIGKILL)
+            places.next()  # by starting it
+            asyncio.run(starter.freshen())
+            alive.append(starter.copies)
+        assert alive == [True, False, False]
+        return []
+
+    monkeypatch.setattr(starter_module, "FAILURES_MAX", 2)
+    located(spec, tmp_path, body, copies=True)
+
+
+@pytest.mark.usefixtures("copying")
 def test_copies_have_one_layout_of_memory_until_there_is_another_template(
     spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

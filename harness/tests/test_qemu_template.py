@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -16,17 +15,14 @@ from pathlib import Path
 import pytest
 
 from loadfuzz.qemu import template as template_module
-from loadfuzz.qemu.ptrace import TraceError
+from loadfuzz.qemu.ptrace import Tracee, TraceError
 from loadfuzz.qemu.template import Copy, Places, Template
 
 NOTHING = [b"", b""]
 WAIT_S = 20.0
 """Longest wait for something that is bound to happen."""
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64",
-    reason="processes can be copied on x86-64 Linux only",
-)
+pytestmark = pytest.mark.usefixtures("copying")
 
 
 def python(code: str) -> list[str]:
@@ -100,6 +96,60 @@ def test_a_copy_has_its_own_descriptors_and_output() -> None:
         count=3,
     )
     assert found == [(0, b"printed and complained", [b"logged", b"stored"])] * 3
+
+
+def test_a_copy_has_no_descriptor_that_it_was_not_given() -> None:
+    (found,) = run(
+        """
+        import os, sys
+        given = {0, 1, 2, *map(int, sys.argv[1:])}
+        open_ones = {number for number in range(1024) if os.path.exists(f"/proc/self/fd/{number}")}
+        print(sorted(open_ones - given), sorted(given - open_ones))
+        """
+    )
+    assert found == (0, b"[] []\n", NOTHING)
+
+
+def test_a_script_that_opens_a_descriptor_and_becomes_the_program_is_copied(tmp_path: Path) -> None:
+    script = tmp_path / "wrapper"
+    script.write_text('#!/bin/sh\nexec 3>>"$0.log" 4>&1\nexec "$@"\n')
+    script.chmod(0o755)
+
+    async def main() -> None:
+        said = python("import os, sys; os.write(int(sys.argv[1]), b'here')")
+        template = await Template.start(
+            lambda places: [str(script), *said, str(places.channel)], 0, dict(os.environ)
+        )
+        try:
+            with descriptors() as (ours, theirs, output, _):
+                copy = template.copy(theirs, output, [])
+                assert ours.recv(99) == b"here"
+                assert ended(copy) == 0
+        finally:
+            template.end()
+
+    asyncio.run(main())
+
+
+def test_a_copy_whose_end_the_kernel_does_not_tell_has_ended(tmp_path: Path) -> None:
+    code = """
+        import asyncio, os, signal, socket, sys, time
+        from loadfuzz.qemu.template import Template
+        async def main():
+            program = [sys.executable, "-c", ""]
+            template = await Template.start(lambda places: program, 0, dict(os.environ))
+            ours, theirs = socket.socketpair()
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            copy = template.copy(theirs.fileno(), 2, [])
+            while copy.poll() is None:
+                time.sleep(0.01)
+            template.end()
+            print("ended", copy.poll())
+        asyncio.run(main())
+        """
+    argv = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=WAIT_S)
+    assert done.stdout == "ended 0\n", done.stderr
 
 
 def test_copies_can_be_spoken_to_apart_from_each_other() -> None:
@@ -214,7 +264,7 @@ def test_a_copy_that_got_something_else_is_put_down() -> None:
             template._control.send(b"no descriptors")
             with (
                 descriptors() as (_, theirs, output, files),
-                pytest.raises(TraceError, match="got descriptors"),
+                pytest.raises(TraceError, match="did not get 4 descriptors"),
             ):
                 template.copy(theirs, output, files)
         finally:
@@ -224,19 +274,37 @@ def test_a_copy_that_got_something_else_is_put_down() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    "command", [["/nonexistent/program"], ["/bin/sh", "-c"], ["/etc/passwd"]], ids=str
-)
-def test_a_program_that_does_not_get_so_far_is_an_error(command: list[str]) -> None:
-    async def main() -> None:
-        template = await Template.start(lambda places: command, 0, dict(os.environ))
-        template.end()
+def test_a_copy_that_is_only_half_made_is_put_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(tracee: Tracee) -> Tracee:
+        raise TraceError("planted")
 
-    if command[0] == "/bin/sh":  # it gets as far as its entry point, and complains then
-        asyncio.run(main())
-        return
+    async def main() -> None:
+        template = await started("pass")
+        monkeypatch.setattr(Tracee, "child", late)
+        with descriptors() as (_, theirs, output, files), pytest.raises(TraceError):
+            template.copy(theirs, output, files)
+        check_no_child_is_left()  # nor the template
+
+    asyncio.run(main())
+
+
+def test_a_program_of_another_c_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Tracee.read
+
+    def without_id(tracee: Tracee, address: int, size: int) -> bytes:
+        return bytes(size) if size == 4 else read(tracee, address, size)
+
+    monkeypatch.setattr(Tracee, "read", without_id)
+    with pytest.raises(TraceError, match="only programs of glibc"):
+        asyncio.run(started("pass"))
+    check_no_child_is_left()
+
+
+@pytest.mark.parametrize("command", [["/nonexistent/program"], ["/etc/passwd"]], ids=str)
+def test_a_program_that_does_not_get_so_far_is_an_error(command: list[str]) -> None:
     with pytest.raises(TraceError, match="ended"):
-        asyncio.run(main())
+        asyncio.run(Template.start(lambda places: command, 0, dict(os.environ)))
+    check_no_child_is_left()
 
 
 def test_another_kind_of_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """The examinations of ``loadfuzz doctor``."""
 
 import asyncio
+import errno
 import os
 import platform
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,9 @@ from loadfuzz.qemu.template import Template
 
 PROBE_TIMEOUT_S: Final = 20.0
 """Time for a program to tell its version, or for a package to be imported."""
+COPY_TIMEOUT_S: Final = 5.0
+COPY_LOOKS: Final = 500
+"""For an interpreter that has nothing to do."""
 SPACE_MIN_BYTES: Final = 1 << 30
 """Room a night's campaign takes at most, by experience."""
 PYTHON_MIN: Final = (3, 11)
@@ -187,18 +193,36 @@ def _kvm() -> Check:
 
 
 def _copies() -> Check:
-    async def copy() -> None:
-        program = [sys.executable, "-I", "-S", "-c", ""]
-        (await Template.start(lambda _: program, 0, dict(os.environ))).end()
-
+    costs = "half of what starting a QEMU takes"
     try:
-        asyncio.run(copy())
+        code = asyncio.run(_copied())
     except TraceError as error:
-        return Check(
-            "copies", State.MISSING, str(error), "half of what starting a QEMU takes",
-            "allow ptrace: in a container --cap-add=SYS_PTRACE, else kernel.yama.ptrace_scope=1",
-        )  # fmt: skip
+        get = "an x86-64 Linux with glibc"
+        if os.strerror(errno.EPERM) in str(error):
+            get = "allow ptrace: --cap-add=SYS_PTRACE, or kernel.yama.ptrace_scope at most 1"
+        return Check("copies", State.MISSING, str(error), costs, get)
+    if code != 0:
+        return Check("copies", State.BROKEN, f"a copy ended with {code}", costs, "report it")
     return Check("copies", State.OK, "QEMUs are copied from one that is linked (ptrace)")
+
+
+async def _copied() -> int | None:
+    """How a copied process ends; ``None`` when it does not."""
+    program = [sys.executable, "-I", "-S", "-c", ""]
+    template = await Template.start(lambda _: program, 0, dict(os.environ))
+    ours, theirs = socket.socketpair()
+    try:
+        with ours, theirs, open(os.devnull, "wb") as output:
+            copy = template.copy(theirs.fileno(), output.fileno(), [])
+            pause_s = COPY_TIMEOUT_S / COPY_LOOKS
+            for _ in range(COPY_LOOKS):
+                if (code := copy.poll()) is not None:
+                    return code
+                await asyncio.sleep(pause_s)
+            os.kill(copy.pid, signal.SIGKILL)
+            return None
+    finally:
+        template.end()
 
 
 def _space(name: str, path: str) -> Check:

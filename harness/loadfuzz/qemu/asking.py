@@ -181,9 +181,7 @@ async def judge_failure(
     explain: bool = True,
     judge: Callable[[Ending, str], Execution] = judge_ending,
 ) -> Execution:
-    """The verdict on a QEMU that died or hangs; it is good for nothing more, and is killed.
-
-    Whoever has it may not need another one for a while, and a loop would go on all that time.
+    """The verdict on a QEMU that died or hangs; it is good for nothing more.
 
     Args:
         live: the QEMU.
@@ -208,7 +206,6 @@ async def judge_failure(
         failed = FailedError(failed.doing or "ending", BLOCKED)
     message = f"{failed.doing}: {failed.seen}" if failed.doing else failed.seen
     frames = await _place(live.process.pid, failed.seen) if explain else ()
-    live.process.kill()
     escape = Escape("hang", message, frames)
     return Execution(ExitKind.TIMED_OUT, _depth(failed.doing), escape=escape, cpu_s=cpu_s)
 

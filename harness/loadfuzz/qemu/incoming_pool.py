@@ -132,11 +132,13 @@ class IncomingExecutor:
         Raises:
             InfraError: one does not die; the others are ended all the same.
         """
-        self._starter.end()
         every = [*self._waiting, *self._ending]
         self._waiting.clear()
         self._ending.clear()
-        await end_all(every)
+        try:
+            await end_all(every)
+        finally:
+            self._starter.end()
 
     # -- the pool ------------------------------------------------------------------------------
 
@@ -151,6 +153,8 @@ class IncomingExecutor:
                 await listener.end()
                 if not left or not isinstance(error, UsageError | InfraError):
                     raise
+                if left == 1:
+                    self._starter.distrust()  # a copy may fail where a process would not
             else:
                 return listener
         raise AssertionError("the last try returns or raises")

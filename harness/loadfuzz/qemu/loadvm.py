@@ -47,7 +47,7 @@ VITALS_EVERY: Final = 256
 """Loads after which a process's memory is looked at: half a second of them."""
 LOG_POSITION_MAX: Final = PRINTED_MAX // 2
 """Bytes that a process may have logged: what it logs in one load must find room below the limit
-of its files.  A pc reaches that after 370 loads that are looked at closely."""
+of its files.  A pc reaches that after 200 loads that are looked at closely."""
 SPARES_MAX: Final = 8
 """Processes that may wait for their turn; each takes some 40 MB."""
 GUEST_RUN_S: Final = 0.005
@@ -55,8 +55,9 @@ GUEST_RUN_S: Final = 0.005
 a wrong time fire within the first millisecond."""
 ROOM: Final = 1 << 16
 """Bytes of zeros behind the longest input, where a loader that runs over its end reads on."""
-_START_TRIES: Final = 2
-"""A spare may have died while it waited; one that was started just now says why."""
+_START_TRIES: Final = 3
+"""A spare may have died while it waited, and a copy may not come up where a process does; one
+that was started just now says why."""
 
 _LOAD: Final = (encode_hmp(f"loadvm {INPUT}"), encode("query-status"))
 _LOAD_CLEAN: Final = (encode_hmp(f"loadvm {CLEAN}"), encode("query-status"))
@@ -184,13 +185,15 @@ class LoadvmExecutor:
             await old.end()
         await self._starter.freshen()
         for left in reversed(range(_START_TRIES)):
-            fresh = self._spares.pop(0) if self._spares else self._start()
+            fresh = self._spares.pop(0) if self._spares and left else self._start()
             try:
                 await fresh.ready()
             except (UsageError, InfraError):
                 await fresh.end()
                 if not left:
                     raise
+                if left == 1:
+                    self._starter.distrust()  # a copy may fail where a process would not
             except BaseException:
                 await fresh.end()
                 raise
@@ -230,7 +233,7 @@ class LoadvmExecutor:
         try:
             answers = await self._ask(live, commands, "")
         except FailedError as failed:
-            return await judge_failure(live, failed, cpu_before_s, explain=self._manners.explain)
+            return await self._judge(live, failed, cpu_before_s)
         self._pace.took(loop.time() - before_s)
         execution = _verdict(answers[0], live.clock.now_s() - cpu_before_s)
         live.process.news()
@@ -256,14 +259,20 @@ class LoadvmExecutor:
                 events += [NOT_RUN] if self._manners.look is Look.STILL else []
                 events += await self._look_closer(speak)
         except FailedError as failed:
-            execution = await judge_failure(
-                live, failed, cpu_before_s, explain=self._manners.explain
-            )
+            execution = await self._judge(live, failed, cpu_before_s)
             events += live.log.take()
         else:
             live.process.news()
             self._usable = True
         return replace(execution, events=tuple(events))
+
+    async def _judge(self, live: Instance, failed: FailedError, cpu_before_s: float) -> Execution:
+        """The verdict on one that is good for nothing more, and ends here: whoever has this
+        executor may not need another one for a while, and a loop would go on all that time."""
+        try:
+            return await judge_failure(live, failed, cpu_before_s, explain=self._manners.explain)
+        finally:
+            live.process.kill()
 
     async def _look_closer(self, speak: Ask) -> list[str]:
         match self._manners.look:

@@ -310,7 +310,10 @@ class _Runner:
     def _write(self, finding: Finding, attempt: Attempt) -> str:
         if self._settings.out is None:
             return ""
-        out = self._settings.out()
+        try:
+            out = self._settings.out()
+        except UsageError:
+            return ""  # it is told all the same, and that it is not kept
         extra = {"migration.txt": account(finding, attempt).encode()}
         try:
             out.mkdir(parents=True, exist_ok=True)

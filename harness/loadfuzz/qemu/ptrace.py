@@ -42,6 +42,7 @@ BREAK: Final = b"\xcc"
 STOP_DEADLINE_S: Final = 5.0
 """For one system call, which takes microseconds."""
 _PAUSE_S: Final = 0.00002
+"""Between two looks whether it has stopped: a call takes less, and a turn of the scheduler more."""
 _LONG_MODE: Final = 0x33
 """Code segment of a 64-bit program."""
 _NAMES: Final = (
@@ -84,16 +85,12 @@ class Tracee:
 
     Args:
         pid: of a child that is traced by us already; see :meth:`seize`.
-
-    Attributes:
-        ended: it was seen to end, and its id may be another process's by now.
     """
 
-    __slots__ = ("ended", "pid")
+    __slots__ = ("pid",)
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.ended = False
 
     @classmethod
     def seize(cls, pid: int) -> "Tracee":
@@ -115,12 +112,10 @@ class Tracee:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG | _WALL)
         except ChildProcessError as error:
-            self.ended = True
             raise TraceError(f"process {self.pid} is no child of ours") from error
         if pid == 0:
             return None
         if not os.WIFSTOPPED(status):
-            self.ended = True
             raise TraceError(f"process {self.pid} ended")
         return Stop(os.WSTOPSIG(status), status >> 16)
 

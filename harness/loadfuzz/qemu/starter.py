@@ -22,6 +22,8 @@ from loadfuzz.qemu.template import Places, Template
 COPIES_MAX: Final = 64
 """Copies of one template, which all have its layout of memory: what a wild pointer hits depends
 on that, and another template costs as little as one QEMU."""
+FAILURES_MAX: Final = 8
+"""Templates that could not be made or were ended, before there are no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,19 @@ class Starter:
         file_size: bytes that a file of it may grow to beside the machine's memory.
     """
 
-    __slots__ = ("_arguments", "_copied", "_file_size", "_files", "_spec", "_template")
+    __slots__ = (
+        "_arguments", "_copied", "_failures", "_file_size", "_files", "_spec", "_template",
+        "_trusted",
+    )  # fmt: skip
 
     def __init__(self, spec: MachineSpec, arguments: Arguments, file_size: int) -> None:
         self._spec = spec
         self._arguments = arguments
         self._file_size = file_size
         self._files = 0
+        self._trusted = False
         self._copied = 0
+        self._failures = 0
         self._template: Template | None = None
 
     @property
@@ -78,7 +85,21 @@ class Starter:
             UsageError: the binary cannot be run.
         """
         self._files = files
-        self._copied = 0
+        self._trusted = True
+        await self._make()
+
+    async def freshen(self) -> None:
+        """Have another template after :data:`COPIES_MAX` copies, or when somebody has ended
+        the last; for who has the time.  Cancellation leaves what there was.
+
+        Raises:
+            UsageError: as :meth:`prepare`.
+        """
+        worn = self._template is None or self._copied >= COPIES_MAX
+        if self._trusted and worn and self._failures < FAILURES_MAX:
+            await self._make()
+
+    async def _make(self) -> None:
         spec = self._spec
         program = program_of(spec.binary)
 
@@ -86,25 +107,20 @@ class Starter:
             names = [f"/proc/self/fd/{number}" for number in places.files]
             return [program, *spec.argv(places.channel)[1:], *self._arguments(names)]
 
-        # Without a template each is started from its very beginning.
-        with contextlib.suppress(TraceError):
-            self._template = await Template.start(
+        try:
+            fresh = await Template.start(
                 command,
-                files,
+                self._files,
                 {**os.environ, **dict(spec.environment)},
                 spec.address_space,
                 spec.file_size(self._file_size),
             )
-
-    async def freshen(self) -> None:
-        """Have another template after :data:`COPIES_MAX` copies; for who has the time.
-
-        Raises:
-            UsageError: as :meth:`prepare`.
-        """
-        if self._template is not None and self._copied >= COPIES_MAX:
-            self.end()
-            await self.prepare(self._files)
+        except TraceError:
+            self._failures += 1  # without a template each is started from its very beginning
+            return
+        self._drop()
+        self._template = fresh
+        self._copied = 0
 
     def start(self, stderr: Path, files: Sequence[HeldFile]) -> Process:
         """A QEMU that comes up by itself; takes a millisecond or some.
@@ -120,7 +136,8 @@ class Starter:
             try:
                 process = self._copy(self._template, stderr, files)
             except TraceError:  # somebody has ended it: without one it goes on, only slower
-                self.end()
+                self._failures += 1
+                self._drop()
             else:
                 self._copied += 1
                 return process
@@ -128,7 +145,12 @@ class Starter:
         return self._spec.start(stderr, more, file_size=self._file_size)
 
     def _copy(self, template: Template, stderr: Path, files: Sequence[HeldFile]) -> Process:
-        channel, theirs = socket.socketpair()
+        try:
+            channel, theirs = socket.socketpair()
+        except OSError as error:
+            raise InfraError(
+                f"no channel to a QEMU: {error.strerror}; raise the limit of open files"
+            ) from error
         with contextlib.ExitStack() as undo:
             undo.callback(channel.close)
             with theirs:
@@ -144,8 +166,18 @@ class Starter:
             undo.pop_all()
         return Process(child, channel, stderr, output)
 
+    def distrust(self) -> None:
+        """Copy no more: what was copied did not come up, and a process that is started may, or
+        says why not."""
+        self._trusted = False
+        self._drop()
+
     def end(self) -> None:
-        """Copy no more; what was started goes on.  Again does nothing."""
+        """Let go of the template; what was started goes on.  Again does nothing."""
+        self._trusted = False
+        self._drop()
+
+    def _drop(self) -> None:
         if self._template is not None:
             self._template.end()
             self._template = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from loadfuzz.clock import Clock, SystemClock
-from loadfuzz.errors import InfraError
+from loadfuzz.errors import InfraError, UsageError
 from loadfuzz.findings import Finding, Violation
 from loadfuzz.inputs import Input
 from loadfuzz.qemu.blkdebug import FailingStorage
@@ -199,7 +199,10 @@ def _is_same(one: Violation, other: Violation) -> bool:
 def _write(settings: StorageSettings, finding: Finding, attempt: StorageAttempt) -> str:
     if settings.out is None:
         return ""
-    out = settings.out()
+    try:
+        out = settings.out()
+    except UsageError:
+        return ""  # it is told all the same, and that it is not kept
     names = "cannot be read" if attempt.names is None else ", ".join(sorted(attempt.names))
     lines = [
         finding.again,

@@ -6,9 +6,11 @@ is done (a trap at the program's entry point), and told to fork whenever a QEMU 
 idea of AFL's fork server, for a binary that nobody instruments.  What it has to do for that
 are some system calls, and ptrace(2) has it make them.
 
-A copy differs from a process that was started in nothing that QEMU could see: it is our
-child (``CLONE_PARENT``), ends when we do, leads a session of its own, and has its
-descriptors in the places that the template's command line names.  It is not traced.
+A copy is our child (``CLONE_PARENT``), ends when we do, leads a session of its own, and has
+its descriptors in the places that the template's command line names.  It is not traced, and
+keeps nothing of ours.  What glibc's fork(2) does is done but for what a program that has not
+begun does not need (handlers of ``pthread_atfork``, the list of robust mutexes).  Another C
+library is told by what it has where glibc keeps the thread's id, and its programs are refused.
 
 All copies have the same layout of memory, and the same canaries on their stacks.  Where this
 is not possible (another kind of host, tracing forbidden) a :class:`TraceError` says so, and
@@ -22,6 +24,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -42,6 +45,8 @@ from loadfuzz.qemu.ptrace import (
 
 LINK_DEADLINE_S: Final = 30.0
 """Linking takes some 20 ms here; a loaded CI machine gets more."""
+END_DEADLINE_S: Final = 2.0
+"""A killed process is gone at once, unless the kernel holds it."""
 _LOOK_MIN_S: Final = 0.0005
 _LOOK_MAX_S: Final = 0.01
 """How often to look whether it has got on, growing from the one to the other."""
@@ -51,7 +56,9 @@ _AT_ENTRY: Final = 9
 _PAGE: Final = 4096
 
 _CLONE: Final = 56
+_CLOSE: Final = 3
 _DUP2: Final = 33
+_MUNMAP: Final = 11
 _MMAP: Final = 9
 _PRCTL: Final = 157
 _RECVMSG: Final = 47
@@ -69,6 +76,9 @@ _MSGHDR: Final = struct.Struct("<QQQQQQQ")
 _IOVEC: Final = struct.Struct("<QQ")
 _CMSGHDR: Final = struct.Struct("<Qii")
 """``struct cmsghdr``; descriptors of four bytes follow."""
+_FIRST: Final = 40
+"""Lowest number of a copy's descriptors: above what a script that becomes the program may use
+itself, below any limit of their number."""
 FILES_MAX: Final = 8
 """Files that a copy can be given."""
 _RIGHTS_SIZE: Final = 64
@@ -112,7 +122,10 @@ class Copy:
     def poll(self) -> int | None:
         """Exit status, negative for a signal; ``None`` while it runs."""
         if self._returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # SIGCHLD is ignored, and how it ended is not known
+                pid, status = self.pid, 0
             if pid:
                 self._returncode = os.waitstatus_to_exitcode(status)
         return self._returncode
@@ -183,11 +196,14 @@ class Template:
         file_size: int | None,
     ) -> Self:
         """Start it; it is about to stand still before it becomes the program."""
-        control, theirs = socket.socketpair()
+        try:
+            control, theirs = socket.socketpair()
+        except OSError as error:
+            raise TraceError(f"no channel to a template: {error.strerror}") from error
         with theirs:
-            # What a process gets has the lowest numbers that are free.
             assert files <= FILES_MAX
-            free = [number for number in range(3, files + 6) if number != theirs.fileno()]
+            wanted = range(_FIRST, _FIRST + files + 3)
+            free = [number for number in wanted if number != theirs.fileno()]
             places = Places(free[0], free[1], tuple(free[2 : 2 + files]))
             try:
                 popen = subprocess.Popen(
@@ -212,9 +228,9 @@ class Template:
         """Have it run up to its entry point, and get ready to copy it."""
         tracee = self._tracee = Tracee.seize(self._popen.pid)
         await _become(tracee)
-        entry = auxiliary(tracee.pid, _AT_ENTRY)
         if not tracee.registers().is_64_bit:
             raise TraceError("only 64-bit programs can be copied")
+        entry = auxiliary(tracee.pid, _AT_ENTRY)
         self._code = tracee.write_code(entry, BREAK)
         tracee.go_on()
         while (stop := await _next(tracee)) != Stop(signal.SIGTRAP, 0):
@@ -234,6 +250,9 @@ class Template:
         )
         tracee.call(self._state, _PRCTL, _PR_GET_TID_ADDRESS, page + _TID_AT)
         self._tid = int.from_bytes(tracee.read(page + _TID_AT, 8), "little")
+        # No address: a static program, which has not come so far.
+        if self._tid and int.from_bytes(tracee.read(self._tid, 4), "little") != tracee.pid:
+            raise TraceError("only programs of glibc can be copied")
         header = _MSGHDR.pack(0, 0, page + _IOVEC_AT, 1, page + _RIGHTS_AT, _RIGHTS_SIZE, 0)
         tracee.write(page, header)
         tracee.write(page + _IOVEC_AT, _IOVEC.pack(page + _DATA_AT, 1))
@@ -246,8 +265,8 @@ class Template:
             channel, output, files: descriptors of ours that it gets, in its :class:`Places`.
 
         Raises:
-            TraceError: the template is dead or does not do as told.  It is good for nothing
-                more but :meth:`end`, and no copy is left.
+            TraceError: the template is dead or does not do as told.  It has ended then, and
+                no copy is left.
         """
         tracee, state = self._tracee, self._state
         assert tracee is not None, "start() has it linked"
@@ -255,13 +274,13 @@ class Template:
             socket.send_fds(self._control, [b"\0"], [channel, output, *files])
         except OSError as error:
             raise TraceError(f"process {tracee.pid} takes nothing: {error.strerror}") from error
-        tracee.begin(state, _CLONE, _CLONE_FLAGS, 0, 0, self._tid, 0)
-        stop = tracee.wait()
-        if stop != Stop(signal.SIGTRAP, EVENT_FORK):
-            raise TraceError(f"process {tracee.pid} does not fork but was stopped by {stop}")
-        child = tracee.child()
         with contextlib.ExitStack() as undo:
-            undo.callback(_put_down, child.pid)
+            undo.callback(self.end)  # with all that is born and has no session yet
+            tracee.begin(state, _CLONE, _CLONE_FLAGS, 0, 0, self._tid, 0)
+            stop = tracee.wait()
+            if stop != Stop(signal.SIGTRAP, EVENT_FORK):
+                raise TraceError(f"process {tracee.pid} does not fork but was stopped by {stop}")
+            child = tracee.child()
             child.wait()
             tracee.go_on()
             tracee.returned()
@@ -273,37 +292,53 @@ class Template:
         """Make a copy a process of its own, and let it go."""
         state, page, places = self._state, self._page, self._places
         child.call(state, _RECVMSG, self._theirs, page, 0)
-        rights = child.read(page + _RIGHTS_AT + _CMSGHDR.size, 4 * len(places.all))
-        got = struct.unpack(f"<{len(places.all)}I", rights)
-        if got != places.all:
-            raise TraceError(f"process {child.pid} got descriptors {got}, not {places.all}")
-        child.call(state, _SETSID)
-        child.call(state, _PRCTL, _PR_SET_PDEATHSIG, signal.SIGKILL)
+        rights = child.read(page + _RIGHTS_AT, _CMSGHDR.size + 4 * len(places.all))
+        if _CMSGHDR.unpack_from(rights)[0] != len(rights):
+            raise TraceError(f"process {child.pid} did not get {len(places.all)} descriptors")
+        got = struct.unpack_from(f"<{len(places.all)}I", rights, _CMSGHDR.size)
+        for number, place in zip(got, places.all, strict=True):
+            child.call(state, _DUP2, number, place)
+            child.call(state, _CLOSE, number)
         child.call(state, _DUP2, places.output, 1)
         child.call(state, _DUP2, places.output, 2)
-        child.write_code(state.counter, self._code)
-        child.set_registers(state)
-        child.detach()
+        child.call(state, _CLOSE, self._theirs)
+        child.call(state, _MUNMAP, page, _PAGE)
+        child.call(state, _PRCTL, _PR_SET_PDEATHSIG, signal.SIGKILL)
+        child.call(state, _SETSID)
+        try:
+            child.write_code(state.counter, self._code)
+            child.set_registers(state)
+            child.detach()
+        except TraceError:
+            _put_down(child.pid)  # of a group of its own by now
+            raise
 
     def end(self) -> None:
-        """End it; its copies go on.  Again does nothing."""
+        """End it; its copies go on.  Again does nothing.
+
+        One that the kernel does not let go of within :data:`END_DEADLINE_S` is left to it,
+        killed.
+        """
         self._control.close()
         if self._popen.returncode is None:
-            ended = self._tracee is not None and self._tracee.ended
-            self._popen.returncode = -signal.SIGKILL if ended else _put_down(self._popen.pid)
+            self._popen.returncode = -signal.SIGKILL
+            _put_down(self._popen.pid)
 
 
-def _put_down(pid: int) -> int:
-    """Kill a process that is traced or about to be, and wait for it; returns its status."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    while True:  # its stops, of which there is one at most, and its end
+def _put_down(group: int) -> None:
+    """Kill what is left of a process group whose members are our children, traced or not, and
+    wait for them.  As long as one is not reaped, the group's number is nobody else's."""
+    until = time.monotonic() + END_DEADLINE_S
+    while time.monotonic() < until:
         try:
-            _, status = os.waitpid(pid, 0)
+            # The ends of all, and the stops that were not seen.
+            while os.waitpid(-group, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
-            return -signal.SIGKILL  # somebody has reaped it
-        if not os.WIFSTOPPED(status):
-            return os.waitstatus_to_exitcode(status)
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        time.sleep(_LOOK_MIN_S)
 
 
 async def _next(tracee: Tracee) -> Stop:

@@ -21,7 +21,7 @@ PATTERN: Final = "*vm*state_*"
 descriptions was read (``vmstate_load*``, ``vmstate_subsection_load_good``).  One pattern for
 all, and some that say nothing here: each command takes a third of a load's time."""
 READ_MAX: Final = 4 << 20
-"""Bytes of the log of one load that are read; a pc prints 90 kB, and an array whose length was
+"""Bytes of the log of one load that are read; a pc prints 160 kB, and an array whose length was
 raised prints a line or two for each element."""
 EVENTS_MAX: Final = 8192
 """Events kept of one load: a pc has 700 different ones."""

@@ -83,8 +83,8 @@ _DYING: Final = re.compile(
     r"corrupt|double free|[Aa]bort|[Ff]atal|terminate called|panicked",
 )
 """Last words that do not."""
-_REMARK: Final = re.compile(r"\b(?:warning|info): ")
-"""What is printed by a QEMU that is well."""
+_REMARK: Final = re.compile(r"^(?:\S+: )?(?:warning|info): ")
+"""What is printed by a QEMU that is well.  At the beginning: behind it a name may be a stream's."""
 _GAVE_UP: Final = "GLib gave up without a word, most likely for lack of memory"
 _NO_MEMORY: Final = re.compile(
     r"failed to allocate|cannot allocate|out[- ]of[- ]memory|bad_alloc|memory exhausted|"
@@ -127,7 +127,7 @@ def judge_reply(text: str) -> Judged:
     path, depth = _place(lines)
     found = _ERRNO.search(text)
     # A remark on one thing, such as a UUID that is not ours, does not explain another.
-    causes = (line for line in lines if not _GENERAL.match(line) and not _REMARK.search(line))
+    causes = (line for line in lines if not _GENERAL.match(line) and not _REMARK.match(line))
     reason = next(causes, _why(lines[-1]))
     words = ": ".join((*path, reason))[:TEXT_MAX]
     errno = int(found[1]) if found else EINVAL
@@ -232,7 +232,7 @@ def _last_words(printed: str) -> tuple[str, str, tuple[str, ...]]:
     for line in reversed(lines):
         if _DYING.search(line) or _NO_MEMORY.search(line):
             return line, _without_numbers(line), ()
-    lines = [line for line in lines if not _REMARK.search(line)]
+    lines = [line for line in lines if not _REMARK.match(line)]
     return (lines[-1], _without_numbers(lines[-1]), ()) if lines else ("", "", ())
 
 

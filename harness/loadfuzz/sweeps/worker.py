@@ -148,9 +148,7 @@ async def _sweep_remote(request: Request, target: RemoteTarget, channel: Channel
             f"takes {', '.join(names)}"
         )
     folder = Path(request.folder)
-    async with target.executor(
-        folder, request.load_timeout_s, explain=False, copies=True
-    ) as executor:
+    async with target.executor(folder, request.load_timeout_s, explain=False) as executor:
         for job in request.jobs:
             answer = await _job_remote(request, job, target, executor)
             channel.send(codec.encode(answer) + b"\n")
