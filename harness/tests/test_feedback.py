@@ -40,6 +40,12 @@ def test_hexadecimals_without_a_prefix_and_uuids_do_not_make_one() -> None:
     assert sum(novelty.observe(refused(text, "serial")).new for text in texts) == 1
 
 
+def test_an_apostrophe_begins_no_quotation() -> None:
+    novelty = Novelty()
+    texts = [f"bus isn't {what}, so it can't load" for what in ("there", "here")]
+    assert sum(novelty.observe(refused(text, "serial")).new for text in texts) == 2
+
+
 def test_errno_place_reason_and_kind_each_make_one() -> None:
     novelty = Novelty()
     load = ("vmstate_load serial serial",)

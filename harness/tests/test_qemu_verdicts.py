@@ -158,6 +158,13 @@ def test_a_remark_on_one_thing_is_no_reason_for_another() -> None:
     assert "UUID" not in alone.refusal.text
 
 
+def test_a_name_from_the_stream_makes_no_remark_of_a_reason() -> None:
+    line = "Unknown savevm section or instance 'x info: y' 0"
+    judged = judge_reply(f"{line}\r\n{EINVAL_LINE}")
+    assert judged.refusal is not None
+    assert judged.refusal.text.endswith(line)
+
+
 def test_what_is_said_over_an_accepted_load_quotes_nothing() -> None:
     assert judge_reply(UUID_LINE).said == (
         "warning: UUID is received #, but local uuid isn't set",
