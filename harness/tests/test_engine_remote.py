@@ -347,5 +347,5 @@ def test_what_there_was_no_time_to_trace_is_kept_as_it_was(
     assert result.findings == ("clean-error:SIGABRT at reset.c:reset",)
     (event,) = (event for event in told if isinstance(event, FindingAnnounced))
     assert event.reliability == (0, 0)
-    assert any("were not traced" in e.text for e in told if isinstance(e, MachineryWarning))
+    assert any("not traced" in e.text for e in told if isinstance(e, MachineryWarning))
     assert len(target.opened) == 1

@@ -30,6 +30,7 @@ from loadfuzz.repro.qemu_script import (
     machine_arguments,
     qemu_files,
     stable_part,
+    version_words,
     write_script,
 )
 
@@ -432,7 +433,8 @@ def test_a_program_that_never_takes_a_command_is_no_qemu(tmp_path: Path) -> None
     idle.chmod(0o755)
     status, lines = Scene(tmp_path, NONE, finding_of(b"QEVM")).run(str(idle), LOADFUZZ_TIMEOUT="1")
     assert status == 3
-    assert lines[1:] == ["I am no QEMU", f"cannot be run: {idle} took no command within 1 s"]
+    assert lines[1] == "waiting for at most 1 s (LOADFUZZ_TIMEOUT)"
+    assert lines[2:] == ["I am no QEMU", f"cannot be run: {idle} took no command within 1 s"]
 
 
 def test_a_folder_without_its_image_cannot_be_run(tmp_path: Path) -> None:
@@ -472,6 +474,18 @@ def test_a_binary_is_found_from_any_folder_or_by_its_name() -> None:
     there = shlex.quote(str(Path.cwd() / "build" / "qemu"))
     assert f"\nfound_with={there}\n" in write_script(MachineSpec("build/qemu", "none"), finding)
     assert "\nfound_with=qemu-x\n" in write_script(MachineSpec("qemu-x", "none"), finding)
+
+
+def test_the_script_says_which_version_it_was_found_with(tmp_path: Path) -> None:
+    program = tmp_path / "qemu-x"
+    program.write_text("#!/bin/sh\necho QEMU emulator version 1.2.3\necho more\n")
+    program.chmod(0o755)
+    words = version_words(str(program))
+    assert words == f"QEMU emulator version 1.2.3, {program}"
+    assert f"\n# found with {words}\n" in write_script(NONE, finding_of(b"QEVM"), words)
+    assert version_words(str(tmp_path / "gone")) == ""
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert version_words(str(program)) == ""
 
 
 @pytest.mark.parametrize("shell", [["sh"], ["bash", "--posix"]])

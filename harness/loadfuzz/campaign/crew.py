@@ -14,9 +14,10 @@ from loadfuzz.campaign.settings import Settings
 from loadfuzz.campaign.totals import Totals
 from loadfuzz.events import Event
 
-STOP_GRACE_S: Final = 2.0
-"""Time a worker has to end when somebody wants to stop: one execution with all its oracles; a
-person does not want to wait longer."""
+STOP_GRACE_S: Final = 5.0
+"""Time a worker has to end when somebody wants to stop: one execution with all its oracles, or
+the run of a tracing that is under way, and to keep what waits to be traced.  A person does not
+want to wait longer."""
 DEADLINE_GRACE_S: Final = 10.0
 """The same when the time is up: it may be confirming a hang, which takes seconds, and that
 finding is wanted."""

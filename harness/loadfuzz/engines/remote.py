@@ -31,6 +31,7 @@ from loadfuzz.feedback.novelty import Observation
 from loadfuzz.mutation import Mutation
 from loadfuzz.rng import Rng
 from loadfuzz.storage import explain, write_atomic
+from loadfuzz.wording import count
 
 HISTORY_MAX: Final = 132
 """Streams remembered of one process.  Damage shows one or a few loads later, nearly always."""
@@ -189,8 +190,8 @@ class RemoteSession(Account):
         left = self._failures.left
         if left:
             self.emit(MachineryWarning(
-                f"worker {self.batch.worker}: {left} failures were not traced, for want of time; "
-                "a longer run meets them again"
+                f"worker {self.batch.worker}: {count(left, 'failure')} not traced, for want of "
+                "time; a longer run meets them again"
             ))  # fmt: skip
 
     def result(self, reason: str) -> BatchResult:

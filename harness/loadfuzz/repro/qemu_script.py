@@ -15,7 +15,9 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -48,6 +50,8 @@ _TIMEOUT_FACTOR: Final = 3
 _GUEST_RUN_S: Final = 0.1
 """How long the guest runs where the failure came with that.  More than it had then: nobody waits
 for the next load here, and another machine may be slower."""
+VERSION_TIMEOUT_S: Final = 10.0
+"""For a QEMU to tell its version."""
 _FOUND_MAX: Final = 200
 """Characters that the script says of what was found."""
 
@@ -89,7 +93,9 @@ def qemu_files(spec: MachineSpec, finding: Finding) -> dict[str, bytes]:
     """
     return {
         IMAGE: _image(_streams(finding)),
-        SCRIPT: write_script(spec, finding).encode("utf-8", "surrogateescape"),
+        SCRIPT: write_script(spec, finding, version_words(spec.binary)).encode(
+            "utf-8", "surrogateescape"
+        ),
         HEXDUMP: write_hexdump(finding).encode("utf-8", "backslashreplace"),
     }
 
@@ -125,16 +131,34 @@ def _image(streams: Sequence[tuple[str, bytes]]) -> bytes:
         ) from error
 
 
-def write_script(spec: MachineSpec, finding: Finding) -> str:
+def version_words(binary: str) -> str:
+    """What a QEMU says of its version and where it is, "" if it does not."""
+    path = shutil.which(binary)
+    if path is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, timeout=VERSION_TIMEOUT_S, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    said = done.stdout.decode("utf-8", "replace").partition("\n")[0]
+    return f"{printable(said)[:_FOUND_MAX]}, {printable(path)}" if said else ""
+
+
+def write_script(spec: MachineSpec, finding: Finding, version: str = "") -> str:
     """The text of ``reproduce.sh``, for any POSIX shell.
 
     Args:
         spec: the machine that it was found on.
         finding: what it is to show.
+        version: of the QEMU, for people.
     """
     text = files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     head, tail = text.split(f"{_SETTINGS}\n")
-    return f"{head}{_settings(spec, finding)}{tail}"
+    known = f"# found with {version}\n" if version else ""
+    return f"{head}{known}{_settings(spec, finding)}{tail}"
 
 
 def _settings(spec: MachineSpec, finding: Finding) -> str:

@@ -221,6 +221,7 @@ image_option=$(printf '%s' "$image" | sed 's/,/,,/g')
 exec 3<>"$work/commands"
 
 printf 'found: %s\n' "$found"
+printf 'waiting for at most %s s (LOADFUZZ_TIMEOUT)\n' "$limit"
 case $kind in
 refused)
     load "$last" || { wait "$runner"; show; not_reproduced "$last fails in a fresh QEMU too"; }
