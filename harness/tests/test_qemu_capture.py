@@ -163,6 +163,25 @@ def test_cancelling_ends_qemu(qemu_binary: str) -> None:
         os.kill(pids[0], 0)
 
 
+@pytest.mark.qemu
+def test_a_folder_that_somebody_left_who_was_killed_is_removed_by_the_next(
+    qemu_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "loadfuzz-qemu-left"
+    left.mkdir()
+    (left / "owner").touch()
+    (left / "stderr").write_text("its last words")
+
+    async def main() -> None:
+        async with running(MachineSpec(qemu_binary, "none")) as qemu:
+            assert not left.exists()
+            assert qemu.folder.parent == tmp_path
+
+    asyncio.run(main())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_temporary_folder_with_too_long_a_name_says_so(
     qemu_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

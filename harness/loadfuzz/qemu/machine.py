@@ -19,6 +19,7 @@ from typing import Final
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from loadfuzz.errors import InfraError, UsageError
+from loadfuzz.qemu.brief import BriefFolder, sweep
 from loadfuzz.qemu.process import REAP_DEADLINE_S, Process, complaint_of, start
 
 __all__ = ["MachineSpec", "QEMUProcess", "check_socket_name", "complaint_of", "running"]
@@ -142,8 +143,12 @@ async def running(spec: MachineSpec) -> AsyncIterator[QEMUProcess]:
             unknown machine or device; with QEMU's own words.
         InfraError: it does not answer, or cannot be ended.
     """
-    with tempfile.TemporaryDirectory(prefix="loadfuzz-") as name:
-        folder = Path(name)
+    # Whoever is killed in here leaves a folder that the next one removes.
+    base = Path(tempfile.gettempdir())
+    sweep(base)
+    brief = BriefFolder(base)
+    try:
+        folder = brief.path
         process = spec.start(folder / "stderr")
         qmp = QMPClient("loadfuzz")
         try:
@@ -155,6 +160,8 @@ async def running(spec: MachineSpec) -> AsyncIterator[QEMUProcess]:
             finally:
                 await _disconnect(qmp)
                 process.channel.close()
+    finally:
+        brief.remove()
 
 
 async def _greet(qmp: QMPClient, process: Process, spec: MachineSpec) -> None:
