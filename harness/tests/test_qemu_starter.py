@@ -64,9 +64,9 @@ class Places:
 def located(
     spec: MachineSpec, folder: Path, body: Callable[[Starter, Places], list[str]], *, copies: bool
 ) -> list[str]:
-    starter = Starter(spec, arguments, 1 << 20)
+    starter = Starter(spec, arguments, 1, 1 << 20)
     if copies:
-        asyncio.run(starter.prepare(1))
+        asyncio.run(starter.prepare())
         assert starter.copies
     try:
         return body(starter, Places(starter, folder))
@@ -143,8 +143,8 @@ def test_where_nothing_can_be_copied_it_starts_them(
     spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(template, "supported", lambda: False)
-    starter = Starter(spec, arguments, 1 << 20)
-    asyncio.run(starter.prepare(1))
+    starter = Starter(spec, arguments, 1, 1 << 20)
+    asyncio.run(starter.prepare())
     assert not starter.copies
     Places(starter, tmp_path).next()
     starter.end()

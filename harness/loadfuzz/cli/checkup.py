@@ -210,8 +210,8 @@ async def _copied() -> int | None:
     """How a copied process ends; ``None`` when it does not."""
     program = [sys.executable, "-I", "-S", "-c", ""]
     template = await Template.start(lambda _: program, 0, dict(os.environ))
-    ours, theirs = socket.socketpair()
     try:
+        ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull, "wb") as output:
             copy = template.copy(theirs.fileno(), output.fileno(), [])
             pause_s = COPY_TIMEOUT_S / COPY_LOOKS

@@ -42,7 +42,7 @@ the good stream count too, and what did harm must not be forgotten."""
 
 CLOSE_SHARE: Final = 64
 """Of accepted streams that show nothing new, one in so many is looked at closely: that
-takes some eight loads' time, so a tenth of all of it, and finds what no load alone shows."""
+takes some ten loads' time, so a tenth of all of it, and finds what no load alone shows."""
 
 TRIES_MAX: Final = 2
 """Times that a stream is loaded when our machinery fails; then it is left alone."""

@@ -26,7 +26,7 @@ from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.closer import RUNNING, STOPPING, status_of
 from loadfuzz.qemu.incoming_verdicts import judge_end, judge_refusal, mumbled
 from loadfuzz.qemu.instance import place_for
-from loadfuzz.qemu.listener import FILES, Listener, progress_of, reason_of, starter_of
+from loadfuzz.qemu.listener import Listener, progress_of, reason_of, starter_of
 from loadfuzz.qemu.loadvm import GUEST_RUN_S
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode
@@ -154,7 +154,7 @@ class IncomingExecutor:
                 if not left or not isinstance(error, UsageError | InfraError):
                     raise
                 if left == 1:
-                    self._starter.distrust()  # a copy may fail where a process would not
+                    self._starter.end()  # a copy may fail where a process would not
             else:
                 return listener
         raise AssertionError("the last try returns or raises")
@@ -278,7 +278,7 @@ async def incoming_executor(
     executor = IncomingExecutor(spec, base, load_timeout_s, ready, starter)
     try:
         if copies:
-            await starter.prepare(FILES)
+            await starter.prepare()
         await executor.renew()
         yield executor
     finally:

@@ -30,8 +30,6 @@ SHARED_MEMORY: Final = Path("/dev/shm")
 SAVED_TIMES: Final = 8
 """How many times as long as the clean state, its memory apart, one saved after a load may be:
 there are few lists in it that could grow.  The clean slot is one of them."""
-FILES: Final = 2
-"""Files of a process: what it logs to, and its image."""
 TRANSLATION_MB: Final = 32
 """Room for translated code: TCG takes 1 GiB of address space otherwise, and a guest that runs
 for some milliseconds fills no more."""
@@ -60,14 +58,14 @@ class Plan:
         return PRINTED_MAX + self.capacity + SAVED_TIMES * len(self.clean)
 
     def starter(self) -> Starter:
-        """What starts the processes; they have :data:`FILES` each."""
+        """What starts the processes; each has a log and an image."""
 
         def arguments(names: Sequence[str]) -> list[str]:
             log, image = names
             disk = qcow2.blockdev(image)
             return [*accelerator(self.spec), "-no-shutdown", *disk, *log_arguments(log)]
 
-        return Starter(self.spec, arguments, self.file_size)
+        return Starter(self.spec, arguments, 2, self.file_size)
 
 
 class Instance:

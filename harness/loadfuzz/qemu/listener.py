@@ -35,8 +35,6 @@ _GREETING: Final = (
     encode("getfd", fdname=_NAME),
     encode("migrate-incoming", uri=f"fd:{_NAME}"),
 )
-FILES: Final = 1
-"""Files of a process: what it logs to."""
 _BLANK: Final = b"\n"
 """What carries the descriptor: a byte that is no command and gets no answer."""
 _SEND_SIZE: Final = 1 << 18
@@ -198,14 +196,14 @@ class Listener:
 
 
 def starter_of(spec: MachineSpec) -> Starter:
-    """What starts the listeners of a machine; they have :data:`FILES` each."""
+    """What starts the listeners of a machine; each has a log."""
 
     def arguments(names: Sequence[str]) -> list[str]:
         (log,) = names
         more = ["-no-shutdown", "-incoming", "defer", *log_arguments(log)]
         return [*accelerator(spec), *more]
 
-    return Starter(spec, arguments, PRINTED_MAX)
+    return Starter(spec, arguments, 1, PRINTED_MAX)
 
 
 def progress_of(reply: Reply) -> str:

@@ -27,7 +27,7 @@ from loadfuzz.qemu.asking import Ask, FailedError, ask, judge_failure
 from loadfuzz.qemu.brief import sweep
 from loadfuzz.qemu.capture import capture
 from loadfuzz.qemu.closer import NOT_RUN, look_closer
-from loadfuzz.qemu.instance import CLEAN, FILES, INPUT, Instance, Plan, place_for
+from loadfuzz.qemu.instance import CLEAN, INPUT, Instance, Plan, place_for
 from loadfuzz.qemu.machine import MachineSpec
 from loadfuzz.qemu.monitor import Reply, encode, encode_hmp
 from loadfuzz.qemu.pace import Pace
@@ -193,7 +193,7 @@ class LoadvmExecutor:
                 if not left:
                     raise
                 if left == 1:
-                    self._starter.distrust()  # a copy may fail where a process would not
+                    self._starter.end()  # a copy may fail where a process would not
             except BaseException:
                 await fresh.end()
                 raise
@@ -357,7 +357,7 @@ async def loadvm_executor(
     starter = plan.starter()
     try:
         if copies:
-            await starter.prepare(FILES)
+            await starter.prepare()
         executor = await _rehearsed(plan, starter, manners)
         try:
             await executor.renew()

@@ -50,6 +50,7 @@ class Starter:
         spec: the machine.
         arguments: behind all that the machine needs; called with the names of the files that
             :meth:`start` is given.
+        files: how many :meth:`start` is given each time.
         file_size: bytes that a file of it may grow to beside the machine's memory.
     """
 
@@ -58,11 +59,11 @@ class Starter:
         "_trusted",
     )  # fmt: skip
 
-    def __init__(self, spec: MachineSpec, arguments: Arguments, file_size: int) -> None:
+    def __init__(self, spec: MachineSpec, arguments: Arguments, files: int, file_size: int) -> None:
         self._spec = spec
         self._arguments = arguments
         self._file_size = file_size
-        self._files = 0
+        self._files = files
         self._trusted = False
         self._copied = 0
         self._failures = 0
@@ -73,18 +74,14 @@ class Starter:
         """Whether processes are copied."""
         return self._template is not None
 
-    async def prepare(self, files: int) -> None:
+    async def prepare(self) -> None:
         """Copy from now on, if that goes; takes as long as starting one.
 
         To be called from the thread that starts them, and :meth:`end` when no more are wanted.
 
-        Args:
-            files: how many :meth:`start` will be given.
-
         Raises:
             UsageError: the binary cannot be run.
         """
-        self._files = files
         self._trusted = True
         await self._make()
 
@@ -166,14 +163,12 @@ class Starter:
             undo.pop_all()
         return Process(child, channel, stderr, output)
 
-    def distrust(self) -> None:
-        """Copy no more: what was copied did not come up, and a process that is started may, or
-        says why not."""
-        self._trusted = False
-        self._drop()
-
     def end(self) -> None:
-        """Let go of the template; what was started goes on.  Again does nothing."""
+        """Copy no more and let go of the template; what was started goes on, and more can be.
+
+        For who wants no more of them, and where copies do not come up: a process that is
+        started may, or says why not.  Again does nothing.
+        """
         self._trusted = False
         self._drop()
 

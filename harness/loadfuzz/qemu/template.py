@@ -270,12 +270,12 @@ class Template:
         """
         tracee, state = self._tracee, self._state
         assert tracee is not None, "start() has it linked"
-        try:
-            socket.send_fds(self._control, [b"\0"], [channel, output, *files])
-        except OSError as error:
-            raise TraceError(f"process {tracee.pid} takes nothing: {error.strerror}") from error
         with contextlib.ExitStack() as undo:
             undo.callback(self.end)  # with all that is born and has no session yet
+            try:
+                socket.send_fds(self._control, [b"\0"], [channel, output, *files])
+            except OSError as error:
+                raise TraceError(f"process {tracee.pid} takes nothing: {error}") from error
             tracee.begin(state, _CLONE, _CLONE_FLAGS, 0, 0, self._tid, 0)
             stop = tracee.wait()
             if stop != Stop(signal.SIGTRAP, EVENT_FORK):
@@ -296,6 +296,8 @@ class Template:
         if _CMSGHDR.unpack_from(rights)[0] != len(rights):
             raise TraceError(f"process {child.pid} did not get {len(places.all)} descriptors")
         got = struct.unpack_from(f"<{len(places.all)}I", rights, _CMSGHDR.size)
+        if max(got) >= _FIRST:  # the lowest that were free
+            raise TraceError(f"process {child.pid} has no descriptors left below {_FIRST}")
         for number, place in zip(got, places.all, strict=True):
             child.call(state, _DUP2, number, place)
             child.call(state, _CLOSE, number)
